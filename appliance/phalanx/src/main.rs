@@ -1,0 +1,3 @@
+//! The appliance: DPDK ports joined to the poll loops and the control core.
+
+fn main() {}

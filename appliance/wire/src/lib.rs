@@ -1,0 +1,1 @@
+//! Packet headers as views and representations.

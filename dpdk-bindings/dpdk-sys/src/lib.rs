@@ -1,0 +1,1 @@
+//! Curated FFI to DPDK.
