@@ -1,0 +1,1 @@
+//! The configuration file: raw YAML, then a validated [`Config`], by consuming the raw form.

@@ -1,0 +1,1 @@
+//! The IP stack of our own addresses, sans-IO.
