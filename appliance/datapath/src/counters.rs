@@ -1,0 +1,143 @@
+//! Counters with one writer and any number of readers.
+//!
+//! A counter is written by the core that owns it with a plain load and store; readers see a value that was true a
+//! moment ago. No read-modify-write, no contention: each core's counters fill cache lines of their own.
+
+use crate::burst::Drops;
+use crate::drops::{DROP_REASONS, DropReason};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// A monotonic count. One thread writes it.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds `count`. Only the owning thread calls this; concurrent writers would lose counts.
+    pub fn add(&self, count: u64) {
+        self.0.store(self.0.load(Relaxed).wrapping_add(count), Relaxed);
+    }
+
+    /// Replaces the value: for gauges, and for totals summed elsewhere.
+    pub fn set(&self, value: u64) {
+        self.0.store(value, Relaxed);
+    }
+
+    /// The value as of a moment ago.
+    pub fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// Where every packet that a core saw has ended: DESIGN §8 rule 4. Each term is counted where it happens.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct Ledger {
+    /// Frames taken from receive queues.
+    pub received: Counter,
+    /// Inner packets sent on an inside port.
+    pub delivered: Counter,
+    /// Packets sent on a network port: encrypted, or bypassed by policy.
+    pub forwarded: Counter,
+    /// Frames given to the control core.
+    pub punted: Counter,
+    /// Fragments absorbed into another packet.
+    pub merged: Counter,
+    /// Frames that the control core made and a port sent. They were never received.
+    pub originated: Counter,
+    /// Frames that the control core made and no port had room for.
+    pub originated_lost: Counter,
+    /// Packets waiting in this core's hand-over rings and transmit backlogs now.
+    pub held: Counter,
+    drops: DropCounters,
+}
+
+#[derive(Debug)]
+struct DropCounters([Counter; DROP_REASONS]);
+
+impl Default for DropCounters {
+    fn default() -> Self {
+        DropCounters(std::array::from_fn(|_| Counter::default()))
+    }
+}
+
+impl Ledger {
+    /// Adds a burst's drops and empties them.
+    pub fn add_drops(&self, drops: &mut Drops) {
+        for (reason, count) in drops.iter() {
+            if count != 0 {
+                self.drops.0[reason as usize].add(count);
+            }
+        }
+        *drops = Drops::default();
+    }
+
+    /// Packets dropped for one reason.
+    pub fn dropped(&self, reason: DropReason) -> u64 {
+        self.drops.0[reason as usize].get()
+    }
+}
+
+/// The sums over several ledgers, as `phalanx show balance` shows them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Balance {
+    /// Frames taken from receive queues.
+    pub received: u64,
+    /// Inner packets sent on an inside port.
+    pub delivered: u64,
+    /// Packets sent on a network port.
+    pub forwarded: u64,
+    /// Frames given to the control core.
+    pub punted: u64,
+    /// Fragments absorbed.
+    pub merged: u64,
+    /// Packets dropped, over all reasons.
+    pub dropped: u64,
+    /// Frames of our own making that were sent.
+    pub originated: u64,
+    /// Packets waiting inside.
+    pub held: u64,
+}
+
+impl Balance {
+    /// Adds up `ledgers`.
+    pub fn of<'a>(ledgers: impl IntoIterator<Item = &'a Ledger>) -> Balance {
+        let mut sum = Balance::default();
+        for ledger in ledgers {
+            // Ends before arrivals: a packet counted meanwhile then shows as received, never as an end without a start.
+            sum.delivered += ledger.delivered.get();
+            sum.forwarded += ledger.forwarded.get();
+            sum.punted += ledger.punted.get();
+            sum.merged += ledger.merged.get();
+            sum.dropped += DropReason::ALL.iter().map(|&reason| ledger.dropped(reason)).sum::<u64>();
+            sum.originated += ledger.originated.get();
+            sum.held += ledger.held.get();
+            sum.received += ledger.received.get();
+        }
+        sum
+    }
+
+    /// `received − every end − held`: zero whenever no core is in the middle of a burst.
+    pub fn difference(&self) -> i64 {
+        let ends = self.delivered + self.forwarded + self.punted + self.merged + self.dropped + self.held;
+        self.received.wrapping_sub(ends) as i64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_balance_shows_a_packet_that_ended_nowhere() {
+        let ledger = Ledger::default();
+        ledger.received.add(3);
+        ledger.delivered.add(1);
+        let mut drops = Drops::default();
+        drops.end((), DropReason::SpiUnknown);
+        ledger.add_drops(&mut drops);
+        assert_eq!(drops.get(DropReason::SpiUnknown), 0, "drops are added once");
+        assert_eq!(Balance::of([&ledger]).difference(), 1);
+        ledger.held.set(1);
+        assert_eq!(Balance::of([&ledger]).difference(), 0);
+    }
+}

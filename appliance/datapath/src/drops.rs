@@ -1,0 +1,118 @@
+//! Why a packet ended here: every drop has one of these reasons, and every reason is data.
+
+/// How much an operator should care.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Severity {
+    /// Part of normal life on a shared network.
+    Expected,
+    /// A misconfigured or hostile sender; worth a look when it grows.
+    Suspicious,
+    /// This appliance ran out of something; established traffic may suffer.
+    Shortage,
+}
+
+impl Severity {
+    /// The word that logs and metrics use.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Severity::Expected => "expected",
+            Severity::Suspicious => "suspicious",
+            Severity::Shortage => "shortage",
+        }
+    }
+}
+
+macro_rules! drop_reasons {
+    ($($variant:ident $name:literal $severity:ident $sentence:literal;)*) => {
+        /// Why a packet was dropped. The names are the metric's label values and never change their meaning.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        #[repr(u8)]
+        pub enum DropReason {
+            $(#[doc = $sentence] $variant,)*
+        }
+
+        impl DropReason {
+            /// Every reason, in declaration order: `ALL[r as usize] == r`.
+            pub const ALL: &'static [DropReason] = &[$(DropReason::$variant,)*];
+
+            /// The word that metrics, logs and `phalanx show drops` use.
+            pub const fn name(self) -> &'static str {
+                match self { $(DropReason::$variant => $name,)* }
+            }
+
+            /// How much an operator should care.
+            pub const fn severity(self) -> Severity {
+                match self { $(DropReason::$variant => Severity::$severity,)* }
+            }
+
+            /// One sentence for the operator.
+            pub const fn sentence(self) -> &'static str {
+                match self { $(DropReason::$variant => $sentence,)* }
+            }
+        }
+    };
+}
+
+drop_reasons! {
+    // The frame and its outer headers.
+    NotForUs "not_for_us" Expected "The Ethernet destination is another station.";
+    OuterMalformed "outer_malformed" Suspicious "An outer header is cut short or contradicts itself.";
+    OuterChecksum "outer_checksum" Suspicious "The outer IPv4 header checksum is wrong.";
+    OuterFragment "outer_fragment" Suspicious "An ESP packet came in outer fragments, which are not reassembled; lower the sender's MTU.";
+    EthertypeNotServed "ethertype_not_served" Expected "The frame carries neither IPv4 nor ARP.";
+    AddressNotServed "address_not_served" Expected "The outer destination is no address of this appliance.";
+    CleartextToProtected "cleartext_to_protected" Suspicious "An unprotected packet came for a protected address; policy says discard.";
+    NatKeepalive "nat_keepalive" Expected "A NAT keepalive byte on UDP 4500; it has done its work on the way.";
+    NatMalformed "nat_malformed" Suspicious "A UDP 4500 datagram is neither IKE nor ESP nor keepalive (RFC 3948).";
+    SegmentedBuffer "segmented_buffer" Shortage "The port delivered a frame in several buffers; raise the buffer size above the MTU.";
+    // The SA.
+    EspTruncated "esp_truncated" Suspicious "The ESP packet is too short for its header, IV and ICV, or is not aligned.";
+    SpiReserved "spi_reserved" Suspicious "The SPI lies in the reserved range 0 to 255.";
+    SpiUnknown "spi_unknown" Suspicious "No SA of this address has this SPI.";
+    ReplayDuplicate "replay_duplicate" Suspicious "The sequence number was delivered before.";
+    ReplayTooOld "replay_too_old" Suspicious "The sequence number lies below the replay window.";
+    SequenceInvalid "sequence_invalid" Suspicious "The sequence number is zero or no 64-bit number fits it.";
+    AuthenticationFailed "authentication_failed" Suspicious "The ICV does not verify under the SA's key.";
+    PaddingMalformed "padding_malformed" Suspicious "An authenticated packet has padding that RFC 4303 forbids; the peer is broken.";
+    NextHeaderNotServed "next_header_not_served" Suspicious "An authenticated packet carries a next header that the SA's mode forbids.";
+    DummyPacket "dummy_packet" Expected "A traffic-flow-confidentiality dummy (next header 59) is discarded as RFC 4303 asks.";
+    LifesizeHard "lifesize_hard" Shortage "The SA has reached its hard limit of bytes, packets or sequence numbers.";
+    // The inner packet.
+    PeekUnparsable "peek_unparsable" Suspicious "The peeked inner header is no IP header: forged, or under a wrong key.";
+    InnerMalformed "inner_malformed" Suspicious "An authenticated packet holds no well-formed IP packet.";
+    TunnelCheck "tunnel_check" Suspicious "The inner addresses or ports lie outside the SA's traffic selectors.";
+    TtlExceeded "ttl_exceeded" Expected "The packet's time to live ended here.";
+    ConnectionTableFull "connection_table_full" Shortage "A new connection found no free entry; established ones are unharmed.";
+    // Towards its next hop.
+    PolicyDiscard "policy_discard" Expected "Policy says discard for a packet from the inside.";
+    NoOutboundSa "no_outbound_sa" Expected "Policy says protect, but the peer has no SA for this packet now.";
+    NoRoute "no_route" Suspicious "No route leads to the destination.";
+    NeighbourUnresolved "neighbour_unresolved" Expected "The next hop's link address is not known yet.";
+    TooBig "too_big" Expected "The packet exceeds the MTU of its way and may not be cut.";
+    NoRoom "no_room" Shortage "The frame's buffer has no room for the ESP headers and trailer.";
+    IvExhausted "iv_exhausted" Shortage "This core's sender id has no IV left or is too old for the SA; a new one is being drawn.";
+    // Shortages between cores and ports.
+    HandoverFull "handover_full" Shortage "The ring to the core that owns the connection is full.";
+    PuntFull "punt_full" Shortage "The ring to the control core is full.";
+    TxFull "tx_full" Shortage "The port's transmit ring is full.";
+}
+
+/// How many reasons there are.
+pub const DROP_REASONS: usize = DropReason::ALL.len();
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn every_reason_indexes_itself_and_has_a_name_of_its_own() {
+        let mut names = BTreeSet::new();
+        for (index, &reason) in DropReason::ALL.iter().enumerate() {
+            assert_eq!(reason as usize, index);
+            assert!(names.insert(reason.name()), "{} stands twice", reason.name());
+            assert!(reason.name().bytes().all(|b| b.is_ascii_lowercase() || b == b'_'));
+            assert!(reason.sentence().ends_with('.'));
+        }
+    }
+}
