@@ -1,1 +1,178 @@
 //! The configuration file: raw YAML, then a validated [`Config`], by consuming the raw form.
+//!
+//! **Purpose.** What an operator writes becomes values that the rest of the program can trust without looking again:
+//! names resolve, addresses do not overlap, numbers are in range, secrets are read.
+//!
+//! **Promises.**
+//! - Whatever is refused is told with file, line, what was found and what is allowed ([`ConfigError`]).
+//! - A configuration is taken as a whole or not at all.
+//! - No text, however hostile, panics or takes more than bounded time and memory.
+//! - Secrets come from files that only their owner can read, are wiped when dropped, and stand in no message.
+//!
+//! **What it never does.** It opens no device or socket, and does not change anything outside.
+
+mod connections;
+mod cores;
+mod error;
+mod identity;
+mod lifetime;
+mod output;
+mod place;
+mod ports;
+mod proposals;
+mod raw;
+mod routes;
+mod secret_file;
+mod secrets;
+mod static_sas;
+mod word;
+mod yaml;
+
+use std::fs::File;
+use std::io::Read as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+use std::sync::Arc;
+
+pub use connections::{CHILDREN_MAX, CONNECTIONS_MAX, Child, Connection, RemoteAddresses, RemoteIdentity};
+pub use cores::{Cores, DATA_CORES_MAX, Eal, Idle};
+pub use error::{ConfigError, Fault, Warning};
+pub use identity::Identity;
+pub use output::{Log, LogFormat, LogLevel, Metrics};
+pub use ports::{Neighbour, PORT_ADDRESSES_MAX, PORTS_MAX, Port, PortAddress, Role};
+pub use proposals::{EspProposal, IkeProposal, KeyExchange, PROPOSALS_MAX, Prf};
+pub use routes::{Dvipa, OutboundSequence, Processing, Route, SERVICES_MAX, Service, ServiceProtocol};
+pub use secret_file::{Refusal, SECRET_FILE_LEN_MAX, SecretBytes, read as read_secret_file};
+pub use secrets::{SECRETS_MAX, Secret, lookup as lookup_secret};
+pub use static_sas::{STATIC_SAS_MAX, StaticSa};
+
+use place::Place;
+use ports::OwnAddresses;
+
+/// A configuration that holds together.
+#[derive(Debug)]
+pub struct Config {
+    /// What DPDK is started with.
+    pub eal: Eal,
+    /// Which processor cores do what.
+    pub cores: Cores,
+    /// The DPDK devices, at least one.
+    pub ports: Vec<Port>,
+    /// Where packets go that no port's link holds.
+    pub routes: Vec<Route>,
+    /// The virtual addresses.
+    pub dvipas: Vec<Dvipa>,
+    /// Whom IKE talks to, the first that fits is taken.
+    pub connections: Vec<Connection>,
+    /// Pre-shared keys.
+    pub secrets: Vec<Secret>,
+    /// SAs without IKE. For laboratories.
+    pub static_sas: Vec<StaticSa>,
+    /// Where Prometheus may ask.
+    pub metrics: Option<Metrics>,
+    /// What is logged.
+    pub log: Log,
+    /// What the operator should know, though it is accepted.
+    pub warnings: Vec<Warning>,
+}
+
+/// Whence a configuration takes what does not stand in its text.
+struct Sources<'a> {
+    /// Relative file names start here.
+    directory: &'a Path,
+    read_secret: &'a mut dyn FnMut(&Path) -> Result<SecretBytes, Refusal>,
+}
+
+impl Config {
+    /// Reads and validates a configuration file, and the secrets that it names.
+    ///
+    /// # Errors
+    /// [`ConfigError`] for the first thing that is wrong.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let name: Arc<str> = path.display().to_string().into();
+        let (text, open_to_others) = read_text(path, &name)?;
+        let directory = path.parent().unwrap_or(Path::new(""));
+        let sources = Sources { directory, read_secret: &mut read_secret_file };
+        let mut config = Self::build(&text, &name, sources)?;
+        if open_to_others {
+            let text = "others than its owner can change this file, and with it whom the appliance trusts".to_owned();
+            config.warnings.insert(0, Warning { file: name, line: 0, text });
+        }
+        Ok(config)
+    }
+
+    /// Validates a text as [`Config::load`] does a file, without touching any: `read_secret` gives the content of the
+    /// files that the text names. `file` is only named in messages.
+    ///
+    /// # Errors
+    /// [`ConfigError`] for the first thing that is wrong.
+    pub fn parse(
+        text: &str,
+        file: &str,
+        mut read_secret: impl FnMut(&Path) -> Result<SecretBytes, Refusal>,
+    ) -> Result<Self, ConfigError> {
+        let sources = Sources { directory: Path::new(""), read_secret: &mut read_secret };
+        Self::build(text, &file.into(), sources)
+    }
+
+    fn build(text: &str, file: &Arc<str>, mut sources: Sources<'_>) -> Result<Self, ConfigError> {
+        let raw = yaml::read(text, file)?;
+        let top = Place::top(file);
+        refuse_unserved(&top, &raw)?;
+        let mut warnings = Vec::new();
+        let mut own = OwnAddresses::default();
+        let eal = cores::validate_eal(&top, raw.eal)?;
+        let cores = cores::validate_cores(&top, raw.cores, &mut warnings)?;
+        let ports = ports::validate(&top, raw.ports, &cores, &mut own)?;
+        let dvipas = routes::validate_dvipas(&top, raw.dvipas, &ports, &mut own)?;
+        let routes = routes::validate_routes(&top, raw.routes, &ports, &own)?;
+        let secrets = secrets::validate(&top, raw.secrets, &mut sources, &mut warnings)?;
+        let connections = connections::validate(&top, raw.connections, &own, &secrets, &mut warnings)?;
+        let static_sas = static_sas::validate(&top, raw.static_sas, &dvipas, &mut sources, &mut warnings)?;
+        let metrics = output::validate_metrics(&top, raw.metrics)?;
+        let log = output::validate_log(&top, raw.log)?;
+        Ok(Self { eal, cores, ports, routes, dvipas, connections, secrets, static_sas, metrics, log, warnings })
+    }
+
+    /// The pre-shared key for these two ends, if there is one.
+    #[must_use]
+    pub fn secret(&self, local: &Identity, remote: &Identity) -> Option<&Secret> {
+        lookup_secret(&self.secrets, local, remote)
+    }
+}
+
+/// Refuses sections that exist and do nothing yet, rather than ignoring what the operator relies on.
+fn refuse_unserved(top: &Place<'_>, raw: &raw::Document) -> Result<(), ConfigError> {
+    let empty = "nothing, `{}` or `[]`";
+    if let Some(cluster) = raw.cluster.as_ref().filter(|cluster| !cluster.value.is_empty()) {
+        let found = format!("keys: {}", error::listed(cluster.value.keys().map(String::as_str)));
+        let reason = "clusters are not built yet, this appliance works alone";
+        return Err(ConfigError::Unserved(top.key("cluster").fault(cluster.referenced, found, empty, reason)));
+    }
+    if let Some(filters) = raw.filters.as_ref().filter(|filters| !filters.value.is_empty()) {
+        let found = format!("{} filters", filters.value.len());
+        let reason = "filters are not built yet; selectors bound what an SA carries";
+        return Err(ConfigError::Unserved(top.key("filters").fault(filters.referenced, found, empty, reason)));
+    }
+    Ok(())
+}
+
+/// The text of a file, and whether others than its owner can change it.
+fn read_text(path: &Path, name: &Arc<str>) -> Result<(String, bool), ConfigError> {
+    let unreadable = |found: String| {
+        let mut fault = yaml::whole_file(name, found, "a file that we can read, in UTF-8".into());
+        fault.remedy = "see `phalanx help` for how to name another".into();
+        ConfigError::Unreadable(fault)
+    };
+    let file = File::open(path).map_err(|error| unreadable(error.to_string()))?;
+    let metadata = file.metadata().map_err(|error| unreadable(error.to_string()))?;
+    if metadata.is_dir() {
+        return Err(unreadable("a directory".into()));
+    }
+    // Bounded, for it may be a device; yaml::read() refuses what is longer than it takes.
+    let mut bytes = Vec::new();
+    let bound = yaml::TEXT_LEN_MAX as u64 + 1;
+    file.take(bound).read_to_end(&mut bytes).map_err(|error| unreadable(error.to_string()))?;
+    let text = String::from_utf8(bytes).map_err(|error| unreadable(format!("broken UTF-8: {}", error.utf8_error())))?;
+    Ok((text, metadata.is_file() && metadata.mode() & 0o022 != 0))
+}
