@@ -93,7 +93,8 @@ impl Key {
     ) -> Result<(), AuthenticationFailed> {
         let mut expected = [0; TAG_BYTES];
         self.crypt(self.open, nonce, aad, data, &mut expected);
-        if bool::from(expected.ct_eq(tag)) {
+        // As one number: byte by byte costs as much as a block of AES.
+        if bool::from(u128::from_ne_bytes(expected).ct_eq(&u128::from_ne_bytes(*tag))) {
             return Ok(());
         }
         data.fill(0);

@@ -1,5 +1,7 @@
 //! This engine against an independent one, on every short length and some long ones.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)] // clippy does not see that helpers of tests are tests
+
 use ipsec_mb::{AuthenticationFailed, Key, Library};
 use ring::aead::{AES_128_GCM, AES_256_GCM, Aad, Algorithm, LessSafeKey, Nonce, UnboundKey};
 use ring::rand::{SecureRandom, SystemRandom};

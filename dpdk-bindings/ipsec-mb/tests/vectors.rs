@@ -1,6 +1,8 @@
 //! AES-GCM against its authors' published vectors: "The Galois/Counter Mode of Operation (GCM)", McGrew and Viega,
 //! appendix B, those with a nonce of 96 bits.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)] // clippy does not see that helpers of tests are tests
+
 use ipsec_mb::{AuthenticationFailed, Key, Library};
 
 struct Vector {
