@@ -293,4 +293,6 @@ impl Located {
 }
 
 #[cfg(test)]
+mod oracle;
+#[cfg(test)]
 mod tests;

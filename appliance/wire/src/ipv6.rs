@@ -153,18 +153,20 @@ impl<T: AsRef<[u8]>> Packet<T> {
     /// segments left.
     #[inline]
     pub fn upper_layer(&self) -> Result<UpperLayer> {
-        match self.next_header() {
-            protocol::HOP_BY_HOP | protocol::ROUTING | protocol::FRAGMENT | protocol::DESTINATION_OPTIONS => {
-                let walked = walk(self.payload(), self.next_header());
-                // Running off a prefix says nothing about the packet; running off the packet does.
-                let is_cut_short = self.buffer.as_ref().len() < self.total_len();
-                match walked {
-                    Err(Error::Truncated) if !is_cut_short => Err(Error::Malformed),
-                    Ok(upper) => self.check_fragment(upper),
-                    Err(error) => Err(error),
-                }
-            }
-            protocol => Ok(UpperLayer { protocol, offset: HEADER_LEN, fragment: Fragment::Whole, fragment_offset: 0 }),
+        let direct = UpperLayer {
+            protocol: self.next_header(),
+            offset: HEADER_LEN,
+            fragment: Fragment::Whole,
+            fragment_offset: 0,
+        };
+        if !is_extension_header(direct.protocol) {
+            return Ok(direct);
+        }
+        match walk(self.payload(), direct) {
+            // Running off a prefix says nothing about the packet; running off the packet does.
+            Err(Error::Truncated) if self.buffer.as_ref().len() >= self.total_len() => Err(Error::Malformed),
+            Err(error) => Err(error),
+            Ok(upper) => self.check_fragment(upper),
         }
     }
 
@@ -179,22 +181,25 @@ impl<T: AsRef<[u8]>> Packet<T> {
     }
 }
 
-/// Walks from `next_header`, which says what `payload` begins with. `Truncated` if a header runs past `payload`.
-fn walk(payload: &[u8], first: u8) -> Result<UpperLayer> {
-    let mut upper = UpperLayer { protocol: first, offset: HEADER_LEN, fragment: Fragment::Whole, fragment_offset: 0 };
+/// Whether the walk follows this header. AH is none of them: what it protects is not for us to read.
+#[inline]
+const fn is_extension_header(next_header: u8) -> bool {
+    matches!(next_header, protocol::HOP_BY_HOP | protocol::ROUTING | protocol::FRAGMENT | protocol::DESTINATION_OPTIONS)
+}
+
+/// Walks on from `upper`, the beginning of `payload`. `Truncated` if a header runs past `payload`.
+fn walk(payload: &[u8], mut upper: UpperLayer) -> Result<UpperLayer> {
     let mut has_fragment_header = false;
-    for count in 0..=MAX_EXTENSION_HEADERS {
+    for count in 0..MAX_EXTENSION_HEADERS {
         let rest = &payload[upper.offset - HEADER_LEN..];
         let header_len = match upper.protocol {
             // RFC 8200 §4.1: hop-by-hop options only directly after the fixed header.
             protocol::HOP_BY_HOP if count > 0 => return Err(Error::Malformed),
-            protocol::HOP_BY_HOP | protocol::DESTINATION_OPTIONS => options_len(rest)?,
             protocol::ROUTING => routing_len(rest)?,
             protocol::FRAGMENT if has_fragment_header => return Err(Error::Malformed),
             protocol::FRAGMENT => {
                 has_fragment_header = true;
-                let header = rest.get(..FRAGMENT_HEADER_LEN).ok_or(Error::Truncated)?;
-                let field = u16_at(header, 2);
+                let field = u16_at(rest.get(..FRAGMENT_HEADER_LEN).ok_or(Error::Truncated)?, 2);
                 upper.fragment_offset = field & 0xfff8;
                 upper.fragment = match (upper.fragment_offset, field & 1) {
                     (0, 0) => Fragment::Whole,
@@ -203,11 +208,11 @@ fn walk(payload: &[u8], first: u8) -> Result<UpperLayer> {
                 };
                 FRAGMENT_HEADER_LEN
             }
-            _upper_layer => return Ok(upper),
+            _options => options_len(rest)?,
         };
         upper.protocol = rest[0];
         upper.offset += header_len;
-        if upper.fragment == Fragment::Later {
+        if upper.fragment == Fragment::Later || !is_extension_header(upper.protocol) {
             return Ok(upper);
         }
     }
