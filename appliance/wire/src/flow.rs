@@ -170,125 +170,120 @@ pub fn parse_prefix(bytes: &[u8]) -> Result<Inner> {
 
 #[inline]
 fn parse(bytes: &[u8], extent: Extent) -> Result<Inner> {
-    let located = match bytes.first().map(|first| first >> 4) {
-        Some(4) => locate_v4(bytes, extent)?,
-        Some(6) => locate_v6(bytes, extent)?,
-        Some(_other) => return Err(Error::Version),
-        None => return Err(Error::Truncated),
-    };
-    located.read_upper(bytes, extent)
-}
-
-/// The upper layer, found but not yet read.
-struct Located {
-    src: IpAddr,
-    dst: IpAddr,
-    protocol: u8,
-    total_len: usize,
-    header_len: usize,
-    fragment: Fragment,
-    fragment_offset: u16,
+    match bytes.first().map(|first| first >> 4) {
+        Some(4) => parse_v4(bytes, extent),
+        Some(6) => parse_v6(bytes, extent),
+        Some(_other) => Err(Error::Version),
+        None => Err(Error::Truncated),
+    }
 }
 
 #[inline]
-fn locate_v4(bytes: &[u8], extent: Extent) -> Result<Located> {
+fn parse_v4(bytes: &[u8], extent: Extent) -> Result<Inner> {
     let packet = match extent {
         Extent::Whole => ipv4::Packet::new_checked(bytes)?,
         Extent::Prefix => ipv4::Packet::new_prefix(bytes)?,
     };
-    let header_len = packet.header_len();
-    if header_len > ipv4::HEADER_LEN {
+    let upper = Upper {
+        protocol: packet.protocol(),
+        offset: packet.header_len(),
+        total_len: packet.total_len(),
+        fragment: packet.fragment(),
+        fragment_offset: packet.fragment_offset(),
+    };
+    if upper.offset > ipv4::HEADER_LEN {
         packet.check_options()?;
     }
-    let fragment_offset = packet.fragment_offset();
     // A reassembled packet cannot be longer than its length field can say.
-    if usize::from(fragment_offset) + packet.total_len() > usize::from(u16::MAX) {
+    if usize::from(upper.fragment_offset) + upper.total_len > usize::from(u16::MAX) {
         return Err(Error::Malformed);
     }
-    Ok(Located {
-        src: IpAddr::V4(packet.src()),
-        dst: IpAddr::V4(packet.dst()),
-        protocol: packet.protocol(),
-        total_len: packet.total_len(),
-        header_len,
-        fragment: packet.fragment(),
-        fragment_offset,
-    })
+    let seen = upper.read(bytes, extent)?;
+    Ok(upper.inner(IpAddr::V4(packet.src()), IpAddr::V4(packet.dst()), seen))
 }
 
 #[inline]
-fn locate_v6(bytes: &[u8], extent: Extent) -> Result<Located> {
+fn parse_v6(bytes: &[u8], extent: Extent) -> Result<Inner> {
     let packet = match extent {
         Extent::Whole => ipv6::Packet::new_checked(bytes)?,
         Extent::Prefix => ipv6::Packet::new_prefix(bytes)?,
     };
-    let upper = packet.upper_layer()?;
-    Ok(Located {
-        src: IpAddr::V6(packet.src()),
-        dst: IpAddr::V6(packet.dst()),
-        protocol: upper.protocol,
-        total_len: packet.total_len(),
-        header_len: upper.offset,
-        fragment: upper.fragment,
-        fragment_offset: upper.fragment_offset,
-    })
+    let ipv6::UpperLayer { protocol, offset, fragment, fragment_offset } = packet.upper_layer()?;
+    let upper = Upper { protocol, offset, total_len: packet.total_len(), fragment, fragment_offset };
+    let seen = upper.read(bytes, extent)?;
+    Ok(upper.inner(IpAddr::V6(packet.src()), IpAddr::V6(packet.dst()), seen))
 }
 
-impl Located {
+/// The upper layer, found but not yet read. Plain numbers only: the addresses, wide and unaligned, go straight from the
+/// packet into the result.
+struct Upper {
+    protocol: u8,
+    offset: usize,
+    total_len: usize,
+    fragment: Fragment,
+    fragment_offset: u16,
+}
+
+/// What the upper-layer header says.
+#[derive(Default)]
+struct Seen {
+    src_port: u16,
+    dst_port: u16,
+    tcp_flags: Option<TcpFlags>,
+}
+
+impl Upper {
     #[inline]
-    fn read_upper(self, bytes: &[u8], extent: Extent) -> Result<Inner> {
-        let (ports, tcp_flags) = match self.fragment {
-            Fragment::Whole | Fragment::First if protocol::has_ports(self.protocol) => {
-                self.read_ports(bytes, extent)?
-            }
+    fn read(&self, bytes: &[u8], extent: Extent) -> Result<Seen> {
+        match self.fragment {
             // RFC 1858 §3.2.1, RFC 3128: a fragment that begins within the TCP header exists only to rewrite flags
             // that a filter has already let through.
             Fragment::Later
                 if self.protocol == protocol::TCP && usize::from(self.fragment_offset) < tcp::HEADER_LEN =>
             {
-                return Err(Error::Malformed);
+                Err(Error::Malformed)
             }
-            Fragment::Whole | Fragment::First | Fragment::Later => ((0, 0), None),
-        };
-        Ok(Inner {
-            flow: FlowKey {
-                src: self.src,
-                dst: self.dst,
-                protocol: self.protocol,
-                src_port: ports.0,
-                dst_port: ports.1,
-            },
-            total_len: self.total_len,
-            header_len: self.header_len,
-            fragment: self.fragment,
-            tcp_flags,
-        })
+            Fragment::Later => Ok(Seen::default()),
+            Fragment::Whole | Fragment::First if !protocol::has_ports(self.protocol) => Ok(Seen::default()),
+            Fragment::Whole | Fragment::First => self.read_ports(bytes, extent),
+        }
     }
 
     #[inline]
-    fn read_ports(&self, bytes: &[u8], extent: Extent) -> Result<((u16, u16), Option<TcpFlags>)> {
-        let min_header_len = protocol::min_header_len(self.protocol);
+    fn read_ports(&self, bytes: &[u8], extent: Extent) -> Result<Seen> {
         // What the packet itself says must have room for the header, however few of its bytes are here.
-        if self.total_len < self.header_len + min_header_len {
+        if self.total_len < self.offset + protocol::min_header_len(self.protocol) {
             return Err(Error::Malformed);
         }
-        let upper = &bytes[self.header_len.min(bytes.len())..];
+        let upper = bytes.get(self.offset..).unwrap_or_default();
         if upper.len() < 4 {
             return Err(Error::Truncated);
         }
-        let ports = (u16_at(upper, 0), u16_at(upper, 2));
+        let seen = Seen { src_port: u16_at(upper, 0), dst_port: u16_at(upper, 2), tcp_flags: None };
         if self.protocol != protocol::TCP {
-            return Ok((ports, None));
+            return Ok(seen);
         }
         let Some(&[offset, flags]) = upper.get(12..14).and_then(|pair| pair.first_chunk::<2>()) else {
-            return if extent == Extent::Prefix { Ok((ports, None)) } else { Err(Error::Truncated) };
+            return if extent == Extent::Prefix { Ok(seen) } else { Err(Error::Truncated) };
         };
         let tcp_header_len = usize::from(offset >> 4) * 4;
-        let fits = self.fragment == Fragment::First || self.total_len >= self.header_len + tcp_header_len;
+        let fits = self.fragment == Fragment::First || self.total_len >= self.offset + tcp_header_len;
         if tcp_header_len < tcp::HEADER_LEN || !fits {
             return Err(Error::Malformed);
         }
-        Ok((ports, Some(TcpFlags::from_bits(flags))))
+        Ok(Seen { tcp_flags: Some(TcpFlags::from_bits(flags)), ..seen })
+    }
+
+    #[inline]
+    fn inner(&self, src: IpAddr, dst: IpAddr, seen: Seen) -> Inner {
+        let Seen { src_port, dst_port, tcp_flags } = seen;
+        Inner {
+            flow: FlowKey { src, dst, protocol: self.protocol, src_port, dst_port },
+            total_len: self.total_len,
+            header_len: self.offset,
+            fragment: self.fragment,
+            tcp_flags,
+        }
     }
 }
 
