@@ -4,9 +4,13 @@
 #endif
 
 #include <errno.h>
+#include <net/if.h>
 #include <pthread.h>
 #include <sched.h>
 #include <string.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include <rte_config.h>
 
@@ -216,8 +220,30 @@ int shim_port_mac(uint16_t port, uint8_t mac[6])
 	return result;
 }
 
+/* Whether the kernel lets packets through its interface: 1 yes, 0 no, -1 it cannot say. */
+static int kernel_link(unsigned int if_index)
+{
+	struct ifreq request;
+	int running = -1;
+	int s;
+
+	memset(&request, 0, sizeof(request));
+	if (if_indextoname(if_index, request.ifr_name) == NULL)
+		return errno == ENXIO || errno == ENODEV ? 0 : -1;
+	s = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	if (s < 0)
+		return -1;
+	if (ioctl(s, SIOCGIFFLAGS, &request) == 0)
+		running = (request.ifr_flags & (IFF_UP | IFF_RUNNING)) == (IFF_UP | IFF_RUNNING);
+	close(s);
+	return running;
+}
+
+/* Drivers on top of a kernel interface (af_packet before 23.11) say "up" whatever happens to it, so the kernel is
+ * asked too. */
 int shim_port_link(uint16_t port, struct shim_link *link)
 {
+	struct rte_eth_dev_info device;
 	struct rte_eth_link state;
 	int result;
 
@@ -228,6 +254,8 @@ int shim_port_link(uint16_t port, struct shim_link *link)
 	memset(link, 0, sizeof(*link));
 	link->speed_mbps = state.link_speed;
 	link->up = state.link_status == RTE_ETH_LINK_UP;
+	if (link->up && rte_eth_dev_info_get(port, &device) == 0 && device.if_index != 0)
+		link->up = kernel_link(device.if_index) != 0;
 	link->full_duplex = state.link_duplex == RTE_ETH_LINK_FULL_DUPLEX;
 	return 0;
 }

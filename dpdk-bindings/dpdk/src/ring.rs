@@ -36,14 +36,14 @@ unsafe impl<T: Send> RingItem for Box<T> {}
 /// Names in DPDK's table of rings must differ.
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
-/// Makes a ring for up to `capacity` items, its memory on `numa_node` or anywhere.
+/// Makes a ring for up to `capacity` items, at least one, its memory on `numa_node` or anywhere.
 pub fn channel<T: RingItem>(
     _: Eal,
     capacity: usize,
     numa_node: Option<u32>,
 ) -> Result<(Producer<T>, Consumer<T>), Error> {
-    let too_large = Error::Ring { capacity, reason: Errno::from_return(-EINVAL) };
-    let count = u32::try_from(capacity).map_err(|_| too_large)?;
+    let impossible = Error::Ring { capacity, reason: Errno::from_return(-EINVAL) };
+    let Some(count) = u32::try_from(capacity).ok().filter(|&count| count > 0) else { return Err(impossible) };
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
     let name = CString::new(format!("phalanx_{number}")).map_err(|_| Error::ZeroByte { what: "a ring's name" })?;
     let mut errno = 0;

@@ -206,7 +206,8 @@ impl Port {
         Ok(mtu)
     }
 
-    /// The state of its link, as the driver knows it (some virtual drivers always say "up"). Never waits.
+    /// The state of its link, as the driver knows it, and the kernel where the device rests on one of its interfaces.
+    /// Never waits.
     pub fn link(&self) -> Result<Link, Error> {
         let mut raw = dpdk_sys::shim_link::default();
         // SAFETY: the port is open while its owner lives, and `raw` is ours.
