@@ -52,13 +52,11 @@ impl SaKey {
     }
 
     /// The cipher key without the salt.
-    #[allow(dead_code)]
     pub(crate) fn key_bytes(&self) -> &[u8] {
         &self.key[..self.cipher.key_len()]
     }
 
     /// The salt that starts every nonce.
-    #[allow(dead_code)]
     pub(crate) fn salt(&self) -> [u8; 4] {
         *self.salt
     }

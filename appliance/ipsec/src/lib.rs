@@ -15,10 +15,19 @@
 #![forbid(unsafe_code)]
 
 pub mod cipher;
+pub mod ecn;
+pub mod engine;
+pub mod esp;
+pub mod inbound;
+pub mod iv;
 pub mod key;
 pub mod lifetime;
+pub mod outbound;
+pub mod replay;
 pub mod sa;
+pub mod sad;
 pub mod selector;
+pub mod spd;
 mod spi;
 pub mod time;
 

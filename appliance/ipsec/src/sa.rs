@@ -6,8 +6,10 @@ use std::sync::Arc;
 
 use crate::Spi;
 use crate::cipher::Cipher;
+use crate::engine::KeyRefused;
 use crate::key::SaKey;
 use crate::lifetime::Lifetime;
+use crate::replay::{WINDOW_PACKETS_MAX, WindowTooWide};
 use crate::selector::Selectors;
 
 /// One IPsec client or gateway: an authenticated IKE identity and its IKE SA lineage.
@@ -128,4 +130,46 @@ pub struct ChildSa {
     pub inbound: SaParameters,
     /// From us to the peer.
     pub outbound: SaParameters,
+}
+
+/// Why parameters make no SA.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadSa {
+    /// An inbound SA where an outbound one belongs, or the other way round.
+    #[error("the SA is for the direction \"{found}\"")]
+    Direction {
+        /// What the parameters say.
+        found: Direction,
+    },
+    /// The key is for another cipher, or cannot be expanded.
+    #[error("the key does not belong to the cipher")]
+    Key,
+    /// The two IPsec addresses are of different families.
+    #[error("the IPsec addresses are of different families")]
+    Addresses,
+    /// The engine refused the key.
+    #[error(transparent)]
+    KeyRefused(#[from] KeyRefused),
+    /// No window can be so wide.
+    #[error(transparent)]
+    Window(#[from] WindowTooWide),
+}
+
+impl SaParameters {
+    /// Whether the parameters fit together and are for this direction.
+    pub(crate) fn validate(&self, direction: Direction) -> Result<(), BadSa> {
+        if self.direction != direction {
+            return Err(BadSa::Direction { found: self.direction });
+        }
+        if self.key.cipher() != self.cipher {
+            return Err(BadSa::Key);
+        }
+        if self.dvipa.is_ipv4() != self.remote.is_ipv4() {
+            return Err(BadSa::Addresses);
+        }
+        if self.replay_window_packets > WINDOW_PACKETS_MAX {
+            return Err(WindowTooWide { found: self.replay_window_packets }.into());
+        }
+        Ok(())
+    }
 }

@@ -3,6 +3,10 @@
 //! Past a *soft* limit the SA should be replaced; at a *hard* limit it ends (RFC 4301 §4.4.2.1). Bytes are those of the
 //! inner IP packet in tunnel mode, of the transport payload in transport mode.
 
+mod lifesize;
+
+pub use lifesize::{HardLimit, Lifesize, LifesizeShare, Spent};
+
 use core::time::Duration;
 
 /// A soft and a hard limit of something that is counted. `None` is no limit.

@@ -9,6 +9,9 @@ pub use text::{SelectorTemplate, SelectorTextError};
 use core::fmt;
 use core::net::IpAddr;
 
+use wire::flow::{FlowKey, Fragment};
+use wire::protocol::has_ports;
+
 /// The protocol number of a selector that means every protocol.
 pub const ANY_PROTOCOL: u8 = 0;
 
@@ -123,6 +126,45 @@ impl Selectors {
             theirs.iter().all(|selector| ours.iter().any(|mine| mine.covers(selector)))
         };
         covered(&self.local, &other.local) && covered(&self.remote, &other.remote)
+    }
+
+    /// Whether a packet from the peer belongs in here: its source on the peer's side, its destination on ours.
+    ///
+    /// Where ports cannot be seen, in later fragments and in protocols without ports, only selectors that do not
+    /// restrict ports admit it (RFC 4301 §7). ICMP counts as without ports.
+    #[must_use]
+    #[inline]
+    pub fn admits_inbound(&self, flow: &FlowKey, fragment: Fragment) -> bool {
+        let ports = visible_ports(flow, fragment);
+        let protocol = flow.protocol;
+        self.remote.iter().any(|side| side.contains(flow.src, protocol, ports.map(|(src, _)| src)))
+            && self.local.iter().any(|side| side.contains(flow.dst, protocol, ports.map(|(_, dst)| dst)))
+    }
+
+    /// Whether a packet from the peer could belong in here if it had the right ports.
+    pub(crate) fn admits_some_port_inbound(&self, flow: &FlowKey) -> bool {
+        let admits = |side: &TrafficSelector, address| {
+            side.addresses.contains(address) && (side.protocol == ANY_PROTOCOL || side.protocol == flow.protocol)
+        };
+        has_ports(flow.protocol)
+            && self.remote.iter().any(|side| admits(side, flow.src))
+            && self.local.iter().any(|side| admits(side, flow.dst))
+    }
+
+    /// Whether a packet to the peer belongs in here: its source on our side, its destination on the peer's.
+    #[must_use]
+    #[inline]
+    pub fn admits_outbound(&self, flow: &FlowKey, fragment: Fragment) -> bool {
+        self.admits_inbound(&flow.reversed(), fragment)
+    }
+}
+
+/// Source and destination port, where the packet shows them.
+#[inline]
+fn visible_ports(flow: &FlowKey, fragment: Fragment) -> Option<(u16, u16)> {
+    match fragment {
+        Fragment::Whole | Fragment::First if has_ports(flow.protocol) => Some((flow.src_port, flow.dst_port)),
+        Fragment::Whole | Fragment::First | Fragment::Later => None,
     }
 }
 

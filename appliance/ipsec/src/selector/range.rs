@@ -210,10 +210,10 @@ impl AddressRange {
         matches!(self.0, Ends::V4 { .. })
     }
 
-    /// Whether the range is one address.
+    /// The address, if the range is just one.
     #[must_use]
-    pub fn is_single(&self) -> bool {
-        self.start() == self.end()
+    pub fn as_single(&self) -> Option<IpAddr> {
+        (self.start() == self.end()).then(|| self.start())
     }
 
     /// Whether the address lies inside. An IPv4-mapped IPv6 address is an IPv6 address.
@@ -314,6 +314,8 @@ mod tests {
             assert_eq!(range.as_prefix(), Some((ip(first), bits)));
         }
         assert_eq!(AddressRange::from_prefix(ip("10.0.0.0"), 33), None);
+        assert_eq!(AddressRange::from_prefix(ip("10.0.0.7"), 32).unwrap().as_single(), Some(ip("10.0.0.7")));
+        assert_eq!(AddressRange::from_prefix(ip("10.0.0.6"), 31).unwrap().as_single(), None);
         assert_eq!(AddressRange::from_prefix(ip("::"), 129), None);
     }
 

@@ -52,6 +52,52 @@ fn both_sides_must_have_something_in_common() {
     assert!(ours.contains(&agreed) && !agreed.contains(&ours));
 }
 
+fn flow(src: &str, src_port: u16, dst: &str, dst_port: u16, protocol: u8) -> FlowKey {
+    FlowKey { src: src.parse().unwrap(), dst: dst.parse().unwrap(), protocol, src_port, dst_port }
+}
+
+#[test]
+fn hostile_35_the_tunnel_check_looks_at_both_sides_and_their_ports() {
+    let sa = selectors(&["203.0.113.80/32[tcp/80]"], &["10.7.0.0/24"]);
+    let request = flow("10.7.0.9", 40_000, "203.0.113.80", 80, 6);
+    assert!(sa.admits_inbound(&request, Fragment::Whole));
+    assert!(sa.admits_outbound(&request.reversed(), Fragment::Whole));
+    assert!(!sa.admits_outbound(&request, Fragment::Whole), "the sides are not interchangeable");
+    for foreign in [
+        FlowKey { src: "10.8.0.9".parse().unwrap(), ..request },
+        FlowKey { dst: "203.0.113.81".parse().unwrap(), ..request },
+        FlowKey { dst_port: 81, ..request },
+        FlowKey { protocol: 17, ..request },
+        flow("::ffff:10.7.0.9", 40_000, "::ffff:203.0.113.80", 80, 6),
+    ] {
+        assert!(!sa.admits_inbound(&foreign, Fragment::Whole), "{foreign}");
+        assert!(!sa.admits_outbound(&foreign.reversed(), Fragment::Whole), "{foreign}");
+    }
+}
+
+#[test]
+fn hostile_35_fragments_without_ports_need_selectors_that_restrict_no_ports() {
+    let web = selectors(&["203.0.113.80/32[tcp/80]"], &["10.7.0.0/24"]);
+    let tcp = selectors(&["203.0.113.80/32[tcp]"], &["10.7.0.0/24"]);
+    let opaque = selectors(&["203.0.113.80/32[tcp/opaque]"], &["10.7.0.0/24"]);
+    let first = flow("10.7.0.9", 40_000, "203.0.113.80", 80, 6);
+    let later = flow("10.7.0.9", 0, "203.0.113.80", 0, 6);
+    assert!(web.admits_inbound(&first, Fragment::First));
+    assert!(!web.admits_inbound(&later, Fragment::Later));
+    assert!(!web.admits_inbound(&first, Fragment::Later), "ports of a later fragment mean nothing");
+    assert!(tcp.admits_inbound(&later, Fragment::Later));
+    assert!(opaque.admits_inbound(&later, Fragment::Later));
+    assert!(!opaque.admits_inbound(&first, Fragment::First));
+}
+
+#[test]
+fn protocols_without_ports_fit_only_where_ports_are_not_restricted() {
+    let ping = flow("10.7.0.9", 0, "203.0.113.80", 0, 1);
+    let restricted = selectors(&["203.0.113.80/32[/0-100]"], &["10.7.0.0/24"]);
+    assert!(!restricted.admits_inbound(&ping, Fragment::Whole));
+    assert!(selectors(&["203.0.113.80/32[icmp]"], &["10.7.0.0/24"]).admits_inbound(&ping, Fragment::Whole));
+}
+
 /// A small world in which every packet can be tried.
 fn small_selector() -> impl Strategy<Value = TrafficSelector> {
     let ports = prop_oneof![
