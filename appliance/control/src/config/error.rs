@@ -123,11 +123,22 @@ impl fmt::Display for Warning {
 
 /// Text from the file as a message shows it: quoted, bounded, without control characters.
 pub(super) fn quoted(text: &str) -> String {
-    let mut shown: String = text.chars().take(QUOTED_CHARS_MAX).flat_map(char::escape_debug).collect();
+    format!("`{}`", harmless(text))
+}
+
+/// Text from the file, bounded and without control characters.
+pub(super) fn harmless(text: &str) -> String {
+    let mut shown = String::new();
+    for char in text.chars().take(QUOTED_CHARS_MAX) {
+        match char {
+            '\'' | '"' | '\\' => shown.push(char),
+            _ => shown.extend(char.escape_debug()),
+        }
+    }
     if text.chars().nth(QUOTED_CHARS_MAX).is_some() {
         shown.push('…');
     }
-    format!("`{shown}`")
+    shown
 }
 
 /// Words as a list that a message shows: `a, b, c`.
@@ -141,7 +152,7 @@ mod tests {
 
     #[test]
     fn what_is_repeated_from_the_file_is_short_and_harmless() {
-        assert_eq!(quoted("plain"), "`plain`");
+        assert_eq!(quoted("it's \\plain"), "`it's \\plain`");
         assert_eq!(quoted("a\u{1b}[2Jb\n"), "`a\\u{1b}[2Jb\\n`");
         assert_eq!(quoted(&"x".repeat(5000)).chars().count(), QUOTED_CHARS_MAX + 3);
     }

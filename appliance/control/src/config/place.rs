@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use serde_saphyr::Location;
 
-use super::error::{ConfigError, Fault, Warning, quoted};
+use super::error::{ConfigError, Fault, Warning, harmless, quoted};
 use super::raw::{List, Word};
 
 /// A key or an item of the file, by the way that leads to it from the top.
@@ -125,7 +125,8 @@ impl fmt::Display for Place<'_> {
         match self.step {
             Step::Top => Ok(()),
             Step::Key(Place { step: Step::Top, .. }, key) => f.write_str(key),
-            Step::Key(parent, key) => write!(f, "{parent}.{key}"),
+            // The operator may have chosen the key.
+            Step::Key(parent, key) => write!(f, "{parent}.{}", harmless(key)),
             Step::Item(parent, index) => write!(f, "{parent}[{index}]"),
         }
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_path_to_error::Segment;
 use serde_saphyr::Error;
 
-use super::error::{ConfigError, Fault, listed, quoted};
+use super::error::{ConfigError, Fault, harmless, listed, quoted};
 use super::raw::Document;
 
 /// The longest configuration that is read, in bytes.
@@ -16,6 +16,9 @@ const DEPTH_MAX: usize = 16;
 
 /// Values that aliases may put in by repetition.
 const ALIASED_VALUES_MAX: usize = 10_000;
+
+/// The one thing about YAML that surprises people who write selectors.
+const BRACKETS: &str = "inside `[…]` a selector with brackets needs quotes: ['10.1.0.0/16[tcp/80]']";
 
 /// Reads the structure of `text`.
 pub(super) fn read(text: &str, file: &Arc<str>) -> Result<Document, ConfigError> {
@@ -75,7 +78,7 @@ fn push_step(path: &mut String, step: &str) {
     if !path.is_empty() {
         path.push('.');
     }
-    path.push_str(step);
+    path.push_str(&harmless(step));
 }
 
 fn explain(error: &Error, file: &Arc<str>, text: &str, path: String) -> ConfigError {
@@ -99,7 +102,7 @@ fn explain(error: &Error, file: &Arc<str>, text: &str, path: String) -> ConfigEr
             ConfigError::Duplicate(fault(found, "each key once".into(), "remove or rename one of the two"))
         }
         Error::SerdeInvalidType { unexpected, expected, .. } => {
-            ConfigError::WrongShape(fault(unexpected.clone(), expected.clone(), ""))
+            ConfigError::WrongShape(fault(harmless(unexpected), expected.clone(), ""))
         }
         Error::Unexpected { expected, .. } => {
             ConfigError::WrongShape(fault(shape_at(text, line, column).into(), plain_shape(expected).into(), ""))
@@ -112,9 +115,19 @@ fn explain(error: &Error, file: &Arc<str>, text: &str, path: String) -> ConfigEr
         Error::MultipleDocuments { .. } => {
             ConfigError::Syntax(fault("a second document".into(), "one document".into(), "remove what follows `---`"))
         }
+        Error::Eof { .. } => ConfigError::Syntax(fault(
+            "the end of the text".into(),
+            "a mapping (`key: value`), `ports` at least".into(),
+            "",
+        )),
         Error::AliasError { error, .. } => explain(error, file, text, path),
         // The parser's own set is open and grows; its words are good and its snippets are left out.
-        other => ConfigError::Syntax(fault(quoted(&other.to_string()), "YAML 1.2".into(), "")),
+        other => {
+            let words = other.to_string();
+            let words = words.split(" at line ").next().unwrap_or_default();
+            let remedy = if path.ends_with("_ts") { BRACKETS } else { "" };
+            ConfigError::Syntax(fault(harmless(words), "YAML 1.2".into(), remedy))
+        }
     }
 }
 
