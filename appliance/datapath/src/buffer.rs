@@ -26,9 +26,6 @@ pub trait PacketBuffer: Send + Sized + 'static {
 
     /// Cuts the frame to `len` bytes; nothing where it is shorter.
     fn truncate(&mut self, len: usize);
-
-    /// Whether the frame lies in one piece; all others are refused at the port.
-    fn is_contiguous(&self) -> bool;
 }
 
 /// One receive queue and one transmit queue of a port, owned by one core.
@@ -36,7 +33,7 @@ pub trait PortQueue: Send {
     /// The frames that travel here.
     type Buffer: PacketBuffer;
 
-    /// Adds what has arrived to `burst`, up to its capacity. Never waits.
+    /// Fills an empty `burst` with what has arrived, up to its capacity. Never waits.
     fn receive(&mut self, burst: &mut Burst<Self::Buffer>);
 
     /// Sends from the front of `burst`. What was sent has left the burst, what was not stays in order. Never waits.

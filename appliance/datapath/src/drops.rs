@@ -64,7 +64,6 @@ drop_reasons! {
     CleartextToProtected "cleartext_to_protected" Suspicious "An unprotected packet came for a protected address; policy says discard.";
     NatKeepalive "nat_keepalive" Expected "A NAT keepalive byte on UDP 4500; it has done its work on the way.";
     NatMalformed "nat_malformed" Suspicious "A UDP 4500 datagram is neither IKE nor ESP nor keepalive (RFC 3948).";
-    SegmentedBuffer "segmented_buffer" Shortage "The port delivered a frame in several buffers; raise the buffer size above the MTU.";
     // The SA.
     EspTruncated "esp_truncated" Suspicious "The ESP packet is too short for its header, IV and ICV, or is not aligned.";
     SpiReserved "spi_reserved" Suspicious "The SPI lies in the reserved range 0 to 255.";
@@ -81,6 +80,7 @@ drop_reasons! {
     PeekUnparsable "peek_unparsable" Suspicious "The peeked inner header is no IP header: forged, or under a wrong key.";
     InnerMalformed "inner_malformed" Suspicious "An authenticated packet holds no well-formed IP packet.";
     TunnelCheck "tunnel_check" Suspicious "The inner addresses or ports lie outside the SA's traffic selectors.";
+    Congested "congested" Expected "The outer header was marked congested and the inner packet cannot carry the mark (RFC 6040).";
     TtlExceeded "ttl_exceeded" Expected "The packet's time to live ended here.";
     ConnectionTableFull "connection_table_full" Shortage "A new connection found no free entry; established ones are unharmed.";
     // Towards its next hop.

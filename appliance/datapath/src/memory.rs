@@ -31,7 +31,8 @@ impl Pool {
         if bytes.len() > self.frame_len {
             return None;
         }
-        let taken = self.in_use.fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| (n < self.capacity).then_some(n + 1));
+        let taken =
+            self.in_use.fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| (n < self.capacity).then_some(n + 1));
         taken.ok()?;
         let mut memory = vec![0; HEADROOM + self.frame_len].into_boxed_slice();
         memory[HEADROOM..HEADROOM + bytes.len()].copy_from_slice(bytes);
@@ -91,10 +92,6 @@ impl PacketBuffer for Frame {
     fn truncate(&mut self, len: usize) {
         self.end = self.end.min(self.start + len);
     }
-
-    fn is_contiguous(&self) -> bool {
-        true
-    }
 }
 
 type Lane = Arc<Mutex<VecDeque<Frame>>>;
@@ -111,7 +108,8 @@ impl Wire {
     /// Both ends of a new cable.
     pub fn pair(depth: usize) -> (Wire, Wire) {
         let (there, back) = (Lane::default(), Lane::default());
-        let end = |incoming: &Lane, outgoing: &Lane| Wire { incoming: incoming.clone(), outgoing: outgoing.clone(), depth };
+        let end =
+            |incoming: &Lane, outgoing: &Lane| Wire { incoming: incoming.clone(), outgoing: outgoing.clone(), depth };
         (end(&there, &back), end(&back, &there))
     }
 }

@@ -1,0 +1,81 @@
+//! How a data core obeys: each command of the control core, executed between two bursts.
+
+use crate::buffer::PortQueue;
+use crate::core::DataCore;
+use crate::mailbox::{Command, Event, Retired};
+use core::net::IpAddr;
+use ipsec::Spi;
+use ipsec::sad::InsertError;
+
+/// Commands executed in one poll at most: a burst of changes must not stall the packets.
+const COMMANDS_PER_POLL: usize = 64;
+
+impl<Q: PortQueue> DataCore<Q> {
+    /// Executes what waits in the mailbox; whether there was anything.
+    pub(crate) fn obey(&mut self) -> bool {
+        for done in 0..COMMANDS_PER_POLL {
+            let Some(command) = self.mailbox.next_command() else { return done > 0 };
+            if let Some(answer) = self.execute(command) {
+                // `next_command` made sure of the room.
+                let _ = self.mailbox.events.push(answer);
+            }
+            self.mailbox.applied_one();
+        }
+        true
+    }
+
+    fn execute(&mut self, command: Command) -> Option<Event> {
+        match command {
+            Command::InstallInbound(entry) => {
+                let (dvipa, spi) = (entry.sa.shared().parameters().dvipa, entry.sa.shared().parameters().spi);
+                match self.sas.inbound.insert(dvipa, spi, entry) {
+                    Ok(_) => None,
+                    Err(InsertError::Full(entry) | InsertError::Occupied(entry)) => {
+                        Some(retired(Retired::Inbound(entry)))
+                    }
+                }
+            }
+            Command::RemoveInbound { dvipa, spi } => self.remove_inbound(dvipa, spi),
+            Command::InstallOutbound(entry) => {
+                self.sas.outbound.insert(entry);
+                None
+            }
+            Command::RemoveOutbound { peer, spi } => {
+                self.sas.outbound.remove(peer, spi).map(|entry| retired(Retired::Outbound(entry)))
+            }
+            Command::MovePeer { peer, remote } => {
+                self.sas.outbound.move_peer(peer, remote);
+                None
+            }
+            Command::Routes(routes) => Some(retired(Retired::Routes(self.forwarding.replace_routes(routes)))),
+            Command::Policy(policy) => {
+                let former = std::mem::replace(&mut self.policy, policy);
+                Some(retired(Retired::Policy(former)))
+            }
+            Command::Neighbour { hop, mac } => {
+                self.forwarding.set_neighbour(hop, mac);
+                None
+            }
+            Command::Ivs(ivs) => {
+                self.ivs_wanted = false;
+                Some(retired(Retired::Ivs(std::mem::replace(&mut self.ivs, ivs))))
+            }
+            Command::ListConnections { cursor, mut page } => {
+                let next = self.connections.list(cursor, &mut page);
+                Some(Event::Connections { page, next })
+            }
+            Command::ResetWindows => {
+                self.sas.inbound.iter_mut().for_each(|(_, _, entry)| entry.sa.reset_window());
+                None
+            }
+        }
+    }
+
+    fn remove_inbound(&mut self, dvipa: IpAddr, spi: Spi) -> Option<Event> {
+        self.sas.inbound.remove(dvipa, spi).map(|entry| retired(Retired::Inbound(entry)))
+    }
+}
+
+fn retired(what: Retired) -> Event {
+    Event::Retired(what)
+}

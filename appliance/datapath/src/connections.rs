@@ -1,0 +1,248 @@
+//! The connections that one core owns: (peer, 5-tuple) → state and age.
+//!
+//! Fixed capacity, no allocation after the start. An entry is created only with an [`Authentic`] in hand, so that what
+//! a stranger forges leaves no trace. The peer belongs to the key: clients behind different NATs share inner addresses.
+
+use crate::index::HashIndex;
+use core::time::Duration;
+use ipsec::esp::Authentic;
+use ipsec::sa::PeerId;
+use ipsec::time::Instant;
+use wire::flow::FlowKey;
+use wire::tcp::Flags;
+
+/// Where a connection stands in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// Only the client has spoken.
+    New,
+    /// Both sides have spoken.
+    Established,
+    /// One side has said FIN.
+    Closing,
+    /// Both have said FIN, or one RST.
+    Closed,
+}
+
+impl State {
+    /// The word that `phalanx show connections` uses.
+    pub const fn name(self) -> &'static str {
+        match self {
+            State::New => "new",
+            State::Established => "established",
+            State::Closing => "closing",
+            State::Closed => "closed",
+        }
+    }
+}
+
+/// How long an entry outlives its last packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timeouts {
+    /// A connection that only the client has spoken on.
+    pub new: Duration,
+    /// An established TCP connection. RFC 5382 asks for at least two hours and four minutes.
+    pub established_tcp: Duration,
+    /// An established conversation of any other protocol. RFC 4787 asks for at least two minutes.
+    pub established_other: Duration,
+    /// A TCP connection after its first FIN. RFC 5382 asks for at least four minutes.
+    pub closing: Duration,
+    /// A TCP connection after RST or both FINs: long enough for a late segment.
+    pub closed: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Timeouts {
+            new: Duration::from_secs(30),
+            established_tcp: Duration::from_secs(7_440),
+            established_other: Duration::from_secs(120),
+            closing: Duration::from_secs(240),
+            closed: Duration::from_secs(10),
+        }
+    }
+}
+
+/// One connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Connection {
+    /// The peer whose SA the client's packets come under.
+    pub peer: PeerId,
+    /// From the client to the service.
+    pub flow: FlowKey,
+    /// The last packet, in either direction.
+    pub seen: Instant,
+    /// Where it stands.
+    pub state: State,
+    said_fin: SaidFin,
+}
+
+/// Which sides have said FIN.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct SaidFin {
+    client: bool,
+    service: bool,
+}
+
+const TCP: u8 = 6;
+
+const _: () = assert!(size_of::<Option<Connection>>() <= 64);
+
+/// Every entry is in use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TableFull;
+
+#[derive(Debug, Clone, Copy)]
+enum Side {
+    Client,
+    Service,
+}
+
+/// The table of one core.
+#[derive(Debug)]
+pub struct Connections {
+    entries: Box<[Option<Connection>]>,
+    free: Vec<u32>,
+    index: HashIndex,
+    hand: usize,
+    timeouts: Timeouts,
+}
+
+impl Connections {
+    /// An empty table for `capacity` connections.
+    pub fn new(capacity: usize, timeouts: Timeouts) -> Connections {
+        Connections {
+            entries: vec![None; capacity].into_boxed_slice(),
+            free: (0..capacity as u32).rev().collect(),
+            index: HashIndex::new(capacity),
+            hand: 0,
+            timeouts,
+        }
+    }
+
+    /// How many connections there are.
+    pub fn len(&self) -> usize {
+        self.entries.len() - self.free.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// An authenticated packet of `peer` on `flow`, whose symmetric hash is `hash`: finds its connection or creates it.
+    ///
+    /// # Errors
+    /// [`TableFull`] when it would be a new connection and there is no room; established ones are unharmed.
+    pub fn client_spoke(
+        &mut self,
+        now: Instant,
+        hash: u64,
+        peer: PeerId,
+        flow: &FlowKey,
+        tcp: Option<Flags>,
+        _proof: &Authentic,
+    ) -> Result<State, TableFull> {
+        let entries = &self.entries;
+        let is_it = |slot: u32| entries[slot as usize].is_some_and(|entry| entry.peer == peer && entry.flow == *flow);
+        let slot = match self.index.find(hash, is_it) {
+            Some(slot) => slot,
+            None => self.create(hash, Connection::new(now, peer, *flow))?,
+        };
+        let Some(entry) = &mut self.entries[slot as usize] else { return Err(TableFull) };
+        entry.advance(now, Side::Client, tcp);
+        Ok(entry.state)
+    }
+
+    /// A packet from the inside on `flow` (service to client), whose symmetric hash is `hash`: the peer that its
+    /// connection belongs to. Of several peers with the same inner addresses, the one that spoke last.
+    pub fn service_spoke(&mut self, now: Instant, hash: u64, flow: &FlowKey, tcp: Option<Flags>) -> Option<PeerId> {
+        let wanted = flow.reversed();
+        let mut newest: Option<(Instant, u32)> = None;
+        let entries = &self.entries;
+        self.index.find(hash, |slot| {
+            if let Some(entry) = entries[slot as usize].filter(|entry| entry.flow == wanted)
+                && newest.is_none_or(|(seen, _)| entry.seen > seen)
+            {
+                newest = Some((entry.seen, slot));
+            }
+            false
+        });
+        let entry = self.entries[newest?.1 as usize].as_mut()?;
+        entry.advance(now, Side::Service, tcp);
+        Some(entry.peer)
+    }
+
+    /// Looks at the next `budget` entries and forgets those that have outlived their time. `hash` is the one that
+    /// filed them.
+    pub fn sweep(&mut self, now: Instant, budget: usize, hash: impl Fn(&FlowKey) -> u64) {
+        for _ in 0..budget.min(self.entries.len()) {
+            let slot = self.hand;
+            self.hand = (slot + 1) % self.entries.len();
+            let Some(entry) = &self.entries[slot] else { continue };
+            if now.saturating_since(entry.seen) > self.patience(entry) {
+                self.index.remove(hash(&entry.flow), slot as u32);
+                self.entries[slot] = None;
+                self.free.push(slot as u32);
+            }
+        }
+    }
+
+    /// Appends connections from slot `cursor` on to `page` until it is at its capacity; the cursor to go on from, or
+    /// `None` at the end. Never allocates.
+    pub fn list(&self, cursor: usize, page: &mut Vec<Connection>) -> Option<usize> {
+        for slot in cursor..self.entries.len() {
+            let Some(entry) = self.entries[slot] else { continue };
+            if page.len() == page.capacity() {
+                return Some(slot);
+            }
+            page.push(entry);
+        }
+        None
+    }
+
+    fn create(&mut self, hash: u64, entry: Connection) -> Result<u32, TableFull> {
+        let slot = *self.free.last().ok_or(TableFull)?;
+        self.index.insert(hash, slot).map_err(|_| TableFull)?;
+        self.free.pop();
+        self.entries[slot as usize] = Some(entry);
+        Ok(slot)
+    }
+
+    fn patience(&self, entry: &Connection) -> Duration {
+        match entry.state {
+            State::New => self.timeouts.new,
+            State::Established if entry.flow.protocol == TCP => self.timeouts.established_tcp,
+            State::Established => self.timeouts.established_other,
+            State::Closing => self.timeouts.closing,
+            State::Closed => self.timeouts.closed,
+        }
+    }
+}
+
+impl Connection {
+    fn new(now: Instant, peer: PeerId, flow: FlowKey) -> Connection {
+        Connection { peer, flow, seen: now, state: State::New, said_fin: SaidFin::default() }
+    }
+
+    fn advance(&mut self, now: Instant, side: Side, tcp: Option<Flags>) {
+        self.seen = self.seen.max(now);
+        if let (State::New, Side::Service) = (self.state, side) {
+            self.state = State::Established;
+        }
+        let Some(flags) = tcp else { return };
+        if flags.contains(Flags::RST) {
+            self.state = State::Closed;
+        } else if flags.opens_connection() && matches!(side, Side::Client) && self.state == State::Closed {
+            // The client uses its port again before the old entry has gone.
+            (self.state, self.said_fin) = (State::New, SaidFin::default());
+        } else if flags.contains(Flags::FIN) {
+            match side {
+                Side::Client => self.said_fin.client = true,
+                Side::Service => self.said_fin.service = true,
+            }
+            let both = self.said_fin.client && self.said_fin.service;
+            self.state = if both { State::Closed } else { State::Closing };
+        }
+    }
+}

@@ -1,0 +1,250 @@
+//! One data core: its queues, its tables, and the loop that moves packets through them.
+
+use crate::buffer::PortQueue;
+use crate::burst::{Burst, Drops};
+use crate::connections::{Connections, Timeouts};
+use crate::counters::{Counter, Ledger};
+use crate::drops::DropReason;
+use crate::forwarding::{CorePort, Forwarding, PortRole};
+use crate::handover::Handover;
+use crate::mailbox::{Event, Mailbox, PuntReason, Punted};
+use crate::packet::Handed;
+use crate::policy::Policy;
+use crate::routes::{NextHop, PortId, RouteTable};
+use crate::sas::{CoreSas, OutboundSas};
+use core::net::IpAddr;
+use core::time::Duration;
+use ipsec::iv::IvGenerator;
+use ipsec::sad::{Sad, SadSeed};
+use ipsec::time::Instant;
+use std::sync::Arc;
+use wire::flow::FlowSeed;
+
+/// How many connections are looked at for their age in one poll.
+const SWEEP_PER_POLL: usize = 16;
+
+/// How often a core asks for the same neighbour at most.
+const ASK_AGAIN: Duration = Duration::from_millis(100);
+
+/// Sizes of one core's tables. All memory is taken at the start.
+#[derive(Debug, Clone, Copy)]
+pub struct Capacity {
+    /// Connections that one core can own.
+    pub connections: usize,
+    /// Inbound SAs.
+    pub sas: usize,
+    /// Packets that wait in one hand-over ring.
+    pub handover: usize,
+}
+
+impl Default for Capacity {
+    fn default() -> Self {
+        Capacity { connections: 65_536, sas: 4_096, handover: 1_024 }
+    }
+}
+
+/// How a core spends its polls.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct PollCounters {
+    /// Polls that found something to do.
+    pub busy: Counter,
+    /// Polls that found nothing.
+    pub idle: Counter,
+    /// Packets given to other cores.
+    pub handed_over: Counter,
+    /// Connections in the table now.
+    pub connections: Counter,
+}
+
+/// What all cores of an appliance share from the start.
+#[derive(Debug, Clone)]
+pub struct Common {
+    /// Routes at the start.
+    pub routes: Arc<RouteTable>,
+    /// Policy at the start.
+    pub policy: Arc<Policy>,
+    /// The secret that spreads connections over cores and buckets.
+    pub seed: FlowSeed,
+    /// The secret that spreads SAs over buckets.
+    pub sad_seed: SadSeed,
+    /// Table sizes.
+    pub capacity: Capacity,
+    /// Ages of connections.
+    pub timeouts: Timeouts,
+}
+
+/// One data core. Its owner calls [`DataCore::poll`] again and again.
+#[derive(Debug)]
+pub struct DataCore<Q: PortQueue> {
+    pub(crate) ports: Vec<CorePort<Q>>,
+    pub(crate) handover: Handover<Handed<Q::Buffer>>,
+    /// What waits to be given to each other core at the end of a stage.
+    pub(crate) outgoing: Vec<Burst<Handed<Q::Buffer>>>,
+    pub(crate) mailbox: Mailbox<Q::Buffer>,
+    pub(crate) sas: CoreSas,
+    pub(crate) connections: Connections,
+    pub(crate) forwarding: Forwarding,
+    pub(crate) policy: Arc<Policy>,
+    pub(crate) seed: FlowSeed,
+    pub(crate) ivs: Box<IvGenerator>,
+    pub(crate) ledger: Arc<Ledger>,
+    pub(crate) polls: Arc<PollCounters>,
+    pub(crate) drops: Drops,
+    asked: Option<(NextHop, Instant)>,
+    pub(crate) ivs_wanted: bool,
+}
+
+impl<Q: PortQueue> DataCore<Q> {
+    /// A core that owns these queues, one pair on each port in the order of their numbers.
+    pub fn new(
+        common: Common,
+        ports: Vec<CorePort<Q>>,
+        handover: Handover<Handed<Q::Buffer>>,
+        mailbox: Mailbox<Q::Buffer>,
+        ivs: IvGenerator,
+    ) -> Self {
+        DataCore {
+            ports,
+            outgoing: (0..handover.cores()).map(|_| Burst::new()).collect(),
+            handover,
+            mailbox,
+            sas: CoreSas { inbound: Sad::new(common.capacity.sas, common.sad_seed), outbound: OutboundSas::default() },
+            connections: Connections::new(common.capacity.connections, common.timeouts),
+            forwarding: Forwarding::new(common.routes),
+            policy: common.policy,
+            seed: common.seed,
+            ivs: Box::new(ivs),
+            ledger: Arc::default(),
+            polls: Arc::default(),
+            drops: Drops::default(),
+            asked: None,
+            ivs_wanted: false,
+        }
+    }
+
+    /// This core's ledger, for whoever reports.
+    pub fn ledger(&self) -> Arc<Ledger> {
+        Arc::clone(&self.ledger)
+    }
+
+    /// This core's poll counters, for whoever reports.
+    pub fn poll_counters(&self) -> Arc<PollCounters> {
+        Arc::clone(&self.polls)
+    }
+
+    /// One turn: takes what is there, moves each packet to its end, a hand-over or a transmit queue, and returns
+    /// whether there was anything. Never waits.
+    pub fn poll(&mut self, now: Instant) -> bool {
+        let mut busy = self.obey();
+        busy |= self.take_handed_over(now);
+        for port in 0..self.ports.len() {
+            busy |= match self.ports[port].facts.role {
+                PortRole::Network => self.take_network(port, now),
+                PortRole::Inside => self.take_inside(port, now),
+            };
+        }
+        self.send_originated();
+        self.age_connections(now);
+        self.finish(busy);
+        busy
+    }
+
+    /// Takes what other cores have handed over: each kind goes on where the giver left off.
+    fn take_handed_over(&mut self, now: Instant) -> bool {
+        let mut handed = Burst::new();
+        self.handover.take(&mut handed);
+        let busy = !handed.is_empty();
+        let (mut esp, mut plain, mut seal) = (Burst::new(), Burst::new(), Burst::new());
+        for packet in handed {
+            match packet {
+                Handed::Esp(packet) => esp.push(packet),
+                Handed::Plain(packet) => plain.push(packet),
+                Handed::Seal(packet) => seal.push(packet),
+            }
+        }
+        self.open(esp, now);
+        self.protect(plain, now);
+        self.seal(seal, now);
+        busy
+    }
+
+    /// Gives to the other cores what this stage has found to be theirs. A full ring is a counted drop, never a wait.
+    pub(crate) fn hand_over(&mut self) {
+        for core in 0..self.outgoing.len() {
+            let burst = &mut self.outgoing[core];
+            if burst.is_empty() {
+                continue;
+            }
+            self.polls.handed_over.add(burst.len() as u64);
+            self.handover.give(core, burst);
+            self.drops.end_all(burst, DropReason::HandoverFull);
+        }
+    }
+
+    /// The core that owns a connection: a fixed function of its hash for as long as the process lives.
+    pub(crate) fn owner_of(&self, hash: u64) -> usize {
+        ((u128::from(hash) * self.handover.cores() as u128) >> 64) as usize
+    }
+
+    /// Hands a frame to the control core.
+    pub(crate) fn punt(&mut self, port: PortId, reason: PuntReason, frame: Q::Buffer) {
+        match self.mailbox.punted.push(Punted { port, reason, frame }) {
+            Ok(()) => self.ledger.punted.add(1),
+            Err(rtrb::PushError::Full(punted)) => self.drops.end(punted.frame, DropReason::PuntFull),
+        }
+    }
+
+    /// Sends an IP packet towards `destination`, or drops it for the reason that stops it.
+    pub(crate) fn send_towards(&mut self, destination: IpAddr, packet: Q::Buffer, now: Instant) {
+        match self.forwarding.way(destination) {
+            Ok((port, mac)) => {
+                let port = &mut self.ports[usize::from(port.0)];
+                crate::forwarding::send(port, packet, mac, &self.ledger, &mut self.drops);
+            }
+            Err((reason, wanted)) => {
+                self.drops.end(packet, reason);
+                if let Some(hop) = wanted {
+                    self.ask_for(hop, now);
+                }
+            }
+        }
+    }
+
+    fn ask_for(&mut self, hop: NextHop, now: Instant) {
+        if self.asked.is_some_and(|(last, at)| last == hop && now.saturating_since(at) < ASK_AGAIN) {
+            return;
+        }
+        if self.mailbox.events.push(Event::NeighbourWanted(hop)).is_ok() {
+            self.asked = Some((hop, now));
+        }
+    }
+
+    fn send_originated(&mut self) {
+        while let Ok(originated) = self.mailbox.originated.pop() {
+            if let Some(port) = self.ports.get_mut(usize::from(originated.port.0)) {
+                port.push_originated(originated.frame, &self.ledger);
+            }
+        }
+    }
+
+    fn age_connections(&mut self, now: Instant) {
+        let seed = self.seed;
+        self.connections.sweep(now, SWEEP_PER_POLL, |flow| flow.symmetric_hash(&seed));
+    }
+
+    /// Empties the backlogs and publishes what was counted.
+    fn finish(&mut self, busy: bool) {
+        for port in &mut self.ports {
+            port.flush(&self.ledger, &mut self.drops);
+        }
+        self.ledger.add_drops(&mut self.drops);
+        self.ledger.held.set(self.handover.waiting() as u64);
+        self.polls.connections.set(self.connections.len() as u64);
+        if busy {
+            self.polls.busy.add(1);
+        } else {
+            self.polls.idle.add(1);
+        }
+    }
+}

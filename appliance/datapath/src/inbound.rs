@@ -1,0 +1,239 @@
+//! From the network to the inside, in the order of RFC 4303 §3.4.
+//!
+//! ```text
+//! receive → outer parse → steer to the owning core → replay check, verify, decrypt, commit → tunnel check
+//!         → connection → deliver
+//! ```
+
+use crate::buffer::{PacketBuffer, PortQueue};
+use crate::burst::{Burst, narrow};
+use crate::core::DataCore;
+use crate::drops::DropReason;
+use crate::mailbox::PuntReason;
+use crate::outer::{self, EspPlace, Outer};
+use crate::packet::{EspPacket, Handed, InnerPacket};
+use crate::sas::{CoreSas, InboundEntry};
+use core::ops::Range;
+use ipsec::Spi;
+use ipsec::ecn;
+use ipsec::inbound::{InboundError, Opened};
+use ipsec::sa::Direction;
+use ipsec::spd::Action;
+use ipsec::time::Instant;
+use wire::flow::{self, Inner};
+use wire::{ipv4, tcp};
+
+impl<Q: PortQueue> DataCore<Q> {
+    /// One burst from one network port.
+    pub(crate) fn take_network(&mut self, port: usize, now: Instant) -> bool {
+        let frames = self.ports[port].receive(&self.ledger);
+        if frames.is_empty() {
+            return false;
+        }
+        let esp = self.parse_outer(port, frames, now);
+        let own = self.steer(esp);
+        self.open(own, now);
+        true
+    }
+
+    /// Keeps the ESP packets; all else is punted, bypassed or dropped here.
+    fn parse_outer(&mut self, port: usize, frames: Burst<Q::Buffer>, now: Instant) -> Burst<EspPacket<Q::Buffer>> {
+        let facts = self.ports[port].facts;
+        let mut esp = Burst::new();
+        for frame in frames {
+            match outer::classify(frame.bytes(), &facts, &self.policy) {
+                Ok(Outer::Esp(place)) => esp.push(EspPacket { frame, place }),
+                Ok(Outer::Punt) => self.punt(facts.id, PuntReason::ForUs, frame),
+                Ok(Outer::Cleartext(range)) => self.clear_from_network(frame, range, now),
+                Err(reason) => self.drops.end(frame, reason),
+            }
+        }
+        esp
+    }
+
+    /// A packet without protection: policy may let it pass, and discards it otherwise (RFC 4301 §5.2 step 3b).
+    fn clear_from_network(&mut self, mut frame: Q::Buffer, range: Range<usize>, now: Instant) {
+        cut(&mut frame, range);
+        let Ok(inner) = flow::parse_inner(frame.bytes()) else {
+            return self.drops.end(frame, DropReason::OuterMalformed);
+        };
+        match self.policy.action(Direction::Inbound, &inner.flow, inner.fragment) {
+            Some(Action::Bypass) => self.forward(frame, &inner, now),
+            Some(Action::Protect { .. } | Action::Discard) => self.drops.end(frame, DropReason::CleartextToProtected),
+            None if self.policy.is_ours(inner.flow.dst) => self.drops.end(frame, DropReason::CleartextToProtected),
+            None => self.drops.end(frame, DropReason::AddressNotServed),
+        }
+    }
+
+    /// Keeps what this core owns and hands the rest to its owners. A peek decides, and it decides nothing else.
+    fn steer(&mut self, mut esp: Burst<EspPacket<Q::Buffer>>) -> Burst<EspPacket<Q::Buffer>> {
+        if self.handover.cores() == 1 {
+            return esp;
+        }
+        let (sas, seed) = (&self.sas, &self.seed);
+        let peeked = narrow(&mut esp, &mut self.drops, |packet| match peek(sas, &packet) {
+            Ok(inner) => Ok((inner.flow.symmetric_hash(seed), packet)),
+            Err(reason) => Err((packet, reason)),
+        });
+        let mut own = Burst::new();
+        for (hash, packet) in peeked {
+            match self.owner_of(hash) {
+                owner if owner == self.handover.own() => own.push(packet),
+                owner => self.outgoing[owner].push(Handed::Esp(packet)),
+            }
+        }
+        self.hand_over();
+        own
+    }
+
+    /// Opens a burst that this core owns, and sees each packet to its end.
+    pub(crate) fn open(&mut self, mut esp: Burst<EspPacket<Q::Buffer>>, now: Instant) {
+        if esp.is_empty() {
+            return;
+        }
+        let (sas, mailbox) = (&mut self.sas, &mut self.mailbox);
+        let inner = narrow(&mut esp, &mut self.drops, |mut packet| {
+            let Some(entry) = find_mut(sas, &packet.place) else {
+                let reason = unknown(packet.place.spi);
+                return Err((packet, reason));
+            };
+            let opened = open_one(entry, &mut packet);
+            let soft = opened.as_ref().is_ok_and(|opened| opened.soft_reached);
+            entry.limits.reached(soft, matches!(opened, Err(InboundError::HardLimit)));
+            let name = entry.name();
+            entry.limits.tell(|| name, |event| mailbox.events.push(event).is_ok());
+            entry.publish();
+            match opened.map_err(reason_of).and_then(|opened| tunnel_check(entry, &packet, opened)) {
+                Ok(opened) => into_inner(packet, entry, opened),
+                Err(reason) => Err((packet, reason)),
+            }
+        });
+        for packet in inner {
+            self.deliver(packet, now);
+        }
+    }
+
+    /// Notes the connection and sends the packet to its application host.
+    fn deliver(&mut self, verified: InnerPacket<Q::Buffer>, now: Instant) {
+        let InnerPacket { mut packet, inner, proof, peer, return_mtu } = verified;
+        let hash = inner.flow.symmetric_hash(&self.seed);
+        if self.connections.client_spoke(now, hash, peer, &inner.flow, inner.tcp_flags, &proof).is_err() {
+            return self.drops.end(packet, DropReason::ConnectionTableFull);
+        }
+        clamp_mss(packet.bytes_mut(), &inner, return_mtu);
+        self.forward(packet, &inner, now);
+    }
+
+    /// One hop of plain forwarding: time to live, route, neighbour.
+    pub(crate) fn forward(&mut self, mut packet: Q::Buffer, inner: &Inner, now: Instant) {
+        if !take_a_hop(packet.bytes_mut()) {
+            return self.drops.end(packet, DropReason::TtlExceeded);
+        }
+        self.send_towards(inner.flow.dst, packet, now);
+    }
+}
+
+/// Reads the inner header without verification. Only good to steer by.
+fn peek<B: PacketBuffer>(sas: &CoreSas, packet: &EspPacket<B>) -> Result<Inner, DropReason> {
+    let entry = find(sas, &packet.place).ok_or_else(|| unknown(packet.place.spi))?;
+    let esp = &packet.frame.bytes()[bytes_of(&packet.place)];
+    let peeked = entry.sa.shared().peek(esp).map_err(|_| DropReason::EspTruncated)?;
+    flow::parse_prefix(peeked.unauthenticated_head()).map_err(|_| DropReason::PeekUnparsable)
+}
+
+fn find<'a>(sas: &'a CoreSas, place: &EspPlace) -> Option<&'a InboundEntry> {
+    sas.inbound.get(place.dvipa, Spi::new(place.spi)?).map(|entry| &**entry)
+}
+
+fn find_mut<'a>(sas: &'a mut CoreSas, place: &EspPlace) -> Option<&'a mut InboundEntry> {
+    sas.inbound.get_mut(place.dvipa, Spi::new(place.spi)?).map(|entry| &mut **entry)
+}
+
+fn unknown(spi: u32) -> DropReason {
+    if Spi::new(spi).is_some() { DropReason::SpiUnknown } else { DropReason::SpiReserved }
+}
+
+fn bytes_of(place: &EspPlace) -> Range<usize> {
+    usize::from(place.start)..usize::from(place.end)
+}
+
+fn open_one<B: PacketBuffer>(entry: &mut InboundEntry, packet: &mut EspPacket<B>) -> Result<Opened, InboundError> {
+    let place = bytes_of(&packet.place);
+    entry.sa.open(&mut packet.frame.bytes_mut()[place])
+}
+
+/// RFC 4301 §5.2 step 4: what came through the SA must be what the SA is for.
+fn tunnel_check<B: PacketBuffer>(
+    entry: &mut InboundEntry,
+    packet: &EspPacket<B>,
+    opened: Opened,
+) -> Result<(Opened, Inner), DropReason> {
+    let esp = &packet.frame.bytes()[bytes_of(&packet.place)];
+    let inner = flow::parse_inner(&esp[opened.inner.clone()]).map_err(|_| DropReason::InnerMalformed)?;
+    if entry.sa.admits(&inner) { Ok((opened, inner)) } else { Err(DropReason::TunnelCheck) }
+}
+
+/// Takes the frame's outer parts off; congestion marks of the outer header live on in the inner one (RFC 6040).
+fn into_inner<B: PacketBuffer>(
+    packet: EspPacket<B>,
+    entry: &InboundEntry,
+    (opened, inner): (Opened, Inner),
+) -> Result<InnerPacket<B>, (EspPacket<B>, DropReason)> {
+    let EspPacket { mut frame, place } = packet;
+    let start = usize::from(place.start);
+    cut(&mut frame, start + opened.inner.start..start + opened.inner.end);
+    if ecn::combine(place.ecn, frame.bytes_mut()).is_err() {
+        return Err((EspPacket { frame, place }, DropReason::Congested));
+    }
+    let peer = entry.sa.shared().parameters().peer;
+    Ok(InnerPacket { packet: frame, inner, proof: opened.proof, peer, return_mtu: entry.return_mtu })
+}
+
+/// What an SA refuses a packet for, in the words of this appliance's drops.
+fn reason_of(error: InboundError) -> DropReason {
+    match error {
+        InboundError::Truncated => DropReason::EspTruncated,
+        InboundError::Replayed => DropReason::ReplayDuplicate,
+        InboundError::TooOld => DropReason::ReplayTooOld,
+        InboundError::AuthenticationFailed => DropReason::AuthenticationFailed,
+        InboundError::BadPadding => DropReason::PaddingMalformed,
+        InboundError::UnknownNextHeader => DropReason::NextHeaderNotServed,
+        InboundError::MalformedInner => DropReason::InnerMalformed,
+        InboundError::Dummy => DropReason::DummyPacket,
+        InboundError::HardLimit => DropReason::LifesizeHard,
+    }
+}
+
+/// Cuts a frame down to `range`.
+pub(crate) fn cut<B: PacketBuffer>(frame: &mut B, range: Range<usize>) {
+    frame.truncate(range.end);
+    frame.trim_front(range.start);
+}
+
+/// Takes one hop off the packet's life; `false` where none is left.
+pub(crate) fn take_a_hop(packet: &mut [u8]) -> bool {
+    match packet.first().map(|byte| byte >> 4) {
+        Some(4) => match ipv4::Packet::new_checked(packet) {
+            Ok(mut ip) => ip.decrement_ttl() > 0,
+            Err(_) => false,
+        },
+        Some(6) => match wire::ipv6::Packet::new_checked(packet) {
+            Ok(mut ip) => {
+                let hop_limit = ip.hop_limit().saturating_sub(1);
+                ip.set_hop_limit(hop_limit);
+                hop_limit > 0
+            }
+            Err(_) => false,
+        },
+        Some(_) | None => false,
+    }
+}
+
+/// Lowers the MSS that a SYN announces to what fits the tunnel, so that TCP never sends what would not.
+pub(crate) fn clamp_mss(packet: &mut [u8], inner: &Inner, mtu: u16) {
+    let is_syn = inner.tcp_flags.is_some_and(|flags| flags.contains(tcp::Flags::SYN));
+    let Some(segment) = packet.get_mut(inner.header_len..).filter(|_| is_syn) else { return };
+    let mss = usize::from(mtu).saturating_sub(inner.header_len + tcp::HEADER_LEN);
+    // A SYN with malformed options goes on as it is: judging it is its receiver's work.
+    let _ = tcp::clamp_mss(segment, mss as u16);
+}

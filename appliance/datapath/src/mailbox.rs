@@ -1,0 +1,257 @@
+//! What the control core and a data core say to each other.
+//!
+//! Each data core has one [`Mailbox`]; the control core holds the other end, a [`CoreLink`]. Everything travels in
+//! bounded rings and by ownership. A data core changes its tables only by executing a [`Command`], so the packet path
+//! holds no lock; what it replaces travels back as [`Event::Retired`], so that it is freed elsewhere.
+
+use crate::connections::Connection;
+use crate::forwarding::Mac;
+use crate::policy::Policy;
+use crate::routes::{NextHop, PortId, RouteTable};
+use crate::sas::{InboundEntry, OutboundEntry};
+use core::net::{IpAddr, SocketAddr};
+use ipsec::Spi;
+use ipsec::iv::IvGenerator;
+use ipsec::sa::{Direction, PeerId};
+use rtrb::{Consumer, Producer, RingBuffer};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Commands that can wait for a core. The control core holds back what finds no room.
+const COMMANDS: usize = 1024;
+/// Events that can wait for the control core: every command may answer with one, the core itself adds few.
+const EVENTS: usize = 2 * COMMANDS;
+/// Frames that can wait for the control core. Bounded small: what floods it is worth least.
+const PUNTED: usize = 512;
+/// Frames of the control core that can wait for their port.
+const ORIGINATED: usize = 512;
+
+/// A change to a data core's tables, or a question.
+#[derive(Debug)]
+pub enum Command {
+    /// Add this core's instance of an inbound SA.
+    InstallInbound(Box<InboundEntry>),
+    /// Forget an inbound SA.
+    RemoveInbound {
+        /// The address it belongs to.
+        dvipa: IpAddr,
+        /// Our SPI.
+        spi: Spi,
+    },
+    /// Add an outbound SA: the newest of its peer is used first.
+    InstallOutbound(Box<OutboundEntry>),
+    /// Forget an outbound SA.
+    RemoveOutbound {
+        /// Whose SA.
+        peer: PeerId,
+        /// The peer's SPI.
+        spi: Spi,
+    },
+    /// A peer's address has changed: send to the new one.
+    MovePeer {
+        /// Whose address.
+        peer: PeerId,
+        /// The new one, with the UDP port where ESP travels in UDP.
+        remote: SocketAddr,
+    },
+    /// Use these routes from now on.
+    Routes(Arc<RouteTable>),
+    /// Use this policy from now on.
+    Policy(Arc<Policy>),
+    /// A neighbour's link address has become known, or unknown.
+    Neighbour {
+        /// Which neighbour.
+        hop: NextHop,
+        /// Its link address.
+        mac: Option<Mac>,
+    },
+    /// Draw IVs from here from now on.
+    Ivs(Box<IvGenerator>),
+    /// Fill the page with connections from a cursor on, up to its capacity.
+    ListConnections {
+        /// Where to begin; zero for the first page.
+        cursor: usize,
+        /// An empty page whose capacity says how many are wanted.
+        page: Vec<Connection>,
+    },
+    /// Forget every packet number seen, on SAs without IKE. For benchmarks that send one capture again and again.
+    ResetWindows,
+}
+
+/// What a data core tells the control core.
+#[derive(Debug)]
+pub enum Event {
+    /// An SA has reached its soft limit: refresh it. Said once.
+    SoftLimit {
+        /// Which SA.
+        sa: SaName,
+    },
+    /// An SA has reached a hard limit and carries nothing more. Said once.
+    HardLimit {
+        /// Which SA.
+        sa: SaName,
+    },
+    /// A packet waits for this neighbour's link address; it was dropped.
+    NeighbourWanted(NextHop),
+    /// This core's IVs have run out or have grown too old for an SA.
+    IvsWanted,
+    /// The answer to [`Command::ListConnections`].
+    Connections {
+        /// The connections, at most the page's capacity.
+        page: Vec<Connection>,
+        /// Where to go on, or `None` at the end.
+        next: Option<usize>,
+    },
+    /// Replaced or refused; to be freed away from the packet path.
+    Retired(Retired),
+}
+
+/// How an SA is named between cores: the address it belongs to, its direction and its SPI.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct SaName {
+    /// Our address.
+    pub dvipa: IpAddr,
+    /// Which way.
+    pub direction: Direction,
+    /// The receiver's number.
+    pub spi: Spi,
+}
+
+/// What a data core no longer needs.
+#[derive(Debug)]
+pub enum Retired {
+    /// An inbound SA that was removed, or found no room.
+    Inbound(Box<InboundEntry>),
+    /// An outbound SA that was removed, or found no room.
+    Outbound(Box<OutboundEntry>),
+    /// Former routes.
+    Routes(Arc<RouteTable>),
+    /// Former policy.
+    Policy(Arc<Policy>),
+    /// A former source of IVs.
+    Ivs(Box<IvGenerator>),
+}
+
+/// A frame for the control core.
+#[derive(Debug)]
+pub struct Punted<B> {
+    /// The port it came in by.
+    pub port: PortId,
+    /// Why control shall look at it.
+    pub reason: PuntReason,
+    /// The whole frame; for [`PuntReason::TooBig`] the IP packet alone.
+    pub frame: B,
+}
+
+/// Why a frame goes to the control core.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PuntReason {
+    /// For one of our own addresses: ARP, ICMP, IKE, …
+    ForUs,
+    /// An inner packet that does not fit its way once encrypted; its sender is to be told this MTU.
+    TooBig {
+        /// The longest inner packet that fits.
+        mtu: u16,
+    },
+}
+
+/// A frame that the control core made.
+#[derive(Debug)]
+pub struct Originated<B> {
+    /// The port to send it on.
+    pub port: PortId,
+    /// The finished frame.
+    pub frame: B,
+}
+
+/// A data core's end.
+#[derive(Debug)]
+pub struct Mailbox<B> {
+    /// Commands to execute.
+    pub commands: Consumer<Command>,
+    /// Frames to send.
+    pub originated: Consumer<Originated<B>>,
+    /// Events to tell.
+    pub events: Producer<Event>,
+    /// Frames to hand up.
+    pub punted: Producer<Punted<B>>,
+    applied: Arc<AtomicU64>,
+}
+
+/// The control core's end.
+#[derive(Debug)]
+pub struct CoreLink<B> {
+    commands: Producer<Command>,
+    originated: Producer<Originated<B>>,
+    /// What the core tells.
+    pub events: Consumer<Event>,
+    /// What the core hands up.
+    pub punted: Consumer<Punted<B>>,
+    sent: u64,
+    applied: Arc<AtomicU64>,
+}
+
+/// Both ends of a new mailbox.
+pub fn mailbox<B>() -> (Mailbox<B>, CoreLink<B>) {
+    let (commands_in, commands) = RingBuffer::new(COMMANDS);
+    let (originated_in, originated) = RingBuffer::new(ORIGINATED);
+    let (events, events_out) = RingBuffer::new(EVENTS);
+    let (punted, punted_out) = RingBuffer::new(PUNTED);
+    let applied = Arc::new(AtomicU64::new(0));
+    let core = Mailbox { commands, originated, events, punted, applied: Arc::clone(&applied) };
+    let link = CoreLink {
+        commands: commands_in,
+        originated: originated_in,
+        events: events_out,
+        punted: punted_out,
+        sent: 0,
+        applied,
+    };
+    (core, link)
+}
+
+impl<B> Mailbox<B> {
+    /// The next command, as long as the events have room for its answer.
+    pub fn next_command(&mut self) -> Option<Command> {
+        if self.events.slots() < 2 {
+            return None;
+        }
+        self.commands.pop().ok()
+    }
+
+    /// Says that one more command has been executed.
+    pub fn applied_one(&self) {
+        self.applied.store(self.applied.load(Ordering::Relaxed) + 1, Ordering::Release);
+    }
+}
+
+impl<B> CoreLink<B> {
+    /// Sends a command.
+    ///
+    /// # Errors
+    /// Gives the command back when the mailbox is full: the core is behind or has stopped.
+    pub fn send(&mut self, command: Command) -> Result<(), Command> {
+        self.commands.push(command).map_err(|rtrb::PushError::Full(command)| command)?;
+        self.sent += 1;
+        Ok(())
+    }
+
+    /// Gives a frame to be sent.
+    ///
+    /// # Errors
+    /// Gives the frame back when the ring is full.
+    pub fn originate(&mut self, port: PortId, frame: B) -> Result<(), B> {
+        let pushed = self.originated.push(Originated { port, frame });
+        pushed.map_err(|rtrb::PushError::Full(originated)| originated.frame)
+    }
+
+    /// The number of the last command sent: once [`CoreLink::has_applied`] this, all up to it are in force.
+    pub fn last_sent(&self) -> u64 {
+        self.sent
+    }
+
+    /// Whether the core has executed every command up to this number.
+    pub fn has_applied(&self, number: u64) -> bool {
+        self.applied.load(Ordering::Acquire) >= number
+    }
+}

@@ -1,0 +1,231 @@
+//! The SAs as one core holds them: its inbound instances by (DVIPA, SPI), and every peer's outbound SAs.
+
+use crate::counters::Counter;
+use crate::mailbox::{Event, SaName};
+use core::net::{IpAddr, SocketAddr};
+use ipsec::Spi;
+use ipsec::inbound::{InboundSa, InboundShared};
+use ipsec::outbound::{OutboundSa, OutboundShared};
+use ipsec::sa::{Direction, PeerId};
+use ipsec::sad::Sad;
+use std::collections::HashMap;
+use std::sync::Arc;
+use wire::Fragment;
+use wire::flow::FlowKey;
+
+/// What one core has counted of one SA, for whoever reports. One core writes it.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+pub struct SaTotals {
+    /// Packets delivered or sent.
+    pub packets: Counter,
+    /// Inner bytes delivered or sent.
+    pub bytes: Counter,
+    /// Packets refused as replayed or older than the window.
+    pub replay_drops: Counter,
+}
+
+/// Which limits have been reached, and what of it the control core has been told.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LimitNotes {
+    soft: Note,
+    hard: Note,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Note {
+    #[default]
+    Nothing,
+    ToTell,
+    Told,
+}
+
+impl LimitNotes {
+    /// Notes what a packet has met.
+    pub fn reached(&mut self, soft: bool, hard: bool) {
+        for (note, met) in [(&mut self.soft, soft), (&mut self.hard, hard)] {
+            if met && *note == Note::Nothing {
+                *note = Note::ToTell;
+            }
+        }
+    }
+
+    /// Tells what has not been told; `tell` says whether it found room.
+    pub fn tell(&mut self, sa: impl FnOnce() -> SaName, mut tell: impl FnMut(Event) -> bool) {
+        if self.soft != Note::ToTell && self.hard != Note::ToTell {
+            return;
+        }
+        let sa = sa();
+        if self.soft == Note::ToTell && tell(Event::SoftLimit { sa }) {
+            self.soft = Note::Told;
+        }
+        if self.hard == Note::ToTell && tell(Event::HardLimit { sa }) {
+            self.hard = Note::Told;
+        }
+    }
+}
+
+/// One core's instance of an inbound SA.
+#[derive(Debug)]
+pub struct InboundEntry {
+    /// Window, counters, and the shared cold half.
+    pub sa: InboundSa,
+    /// The longest inner packet that fits the way back to the peer; what TCP is told in SYNs.
+    pub return_mtu: u16,
+    /// What the control core knows of its limits.
+    pub limits: LimitNotes,
+    /// What this core has counted.
+    pub totals: Arc<SaTotals>,
+}
+
+impl InboundEntry {
+    /// One core's instance of `shared`.
+    pub fn new(shared: Arc<InboundShared>, return_mtu: u16, totals: Arc<SaTotals>) -> Self {
+        InboundEntry { sa: InboundSa::new(shared), return_mtu, limits: LimitNotes::default(), totals }
+    }
+
+    /// How other cores name it.
+    pub fn name(&self) -> SaName {
+        let parameters = self.sa.shared().parameters();
+        SaName { dvipa: parameters.dvipa, direction: Direction::Inbound, spi: parameters.spi }
+    }
+
+    /// Shows readers what has been counted.
+    pub fn publish(&self) {
+        let counters = self.sa.counters();
+        self.totals.packets.set(counters.packets);
+        self.totals.bytes.set(counters.bytes);
+        self.totals.replay_drops.set(counters.replay_drops);
+    }
+}
+
+/// What one core knows of an outbound SA.
+#[derive(Debug)]
+pub struct OutboundEntry {
+    /// Parameters and selectors.
+    pub shared: Arc<OutboundShared>,
+    /// The peer's address now; a NAT may move it.
+    pub remote: IpAddr,
+    /// The longest inner packet that it carries in one piece.
+    pub inner_mtu: u16,
+    /// The core that takes its sequence numbers.
+    pub home: usize,
+    /// The sequence numbers themselves: on the home core only.
+    pub sealing: Option<OutboundSa>,
+    /// What the control core knows of its limits.
+    pub limits: LimitNotes,
+    /// What the home core has counted.
+    pub totals: Arc<SaTotals>,
+}
+
+impl OutboundEntry {
+    /// How other cores name it.
+    pub fn name(&self) -> SaName {
+        let parameters = self.shared.parameters();
+        SaName { dvipa: parameters.dvipa, direction: Direction::Outbound, spi: parameters.spi }
+    }
+
+    /// Shows readers what has been counted.
+    pub fn publish(&self) {
+        if let Some(sealing) = &self.sealing {
+            self.totals.packets.set(sealing.counters().packets);
+            self.totals.bytes.set(sealing.counters().bytes);
+        }
+    }
+
+    fn move_remote(&mut self, remote: SocketAddr) {
+        self.remote = remote.ip();
+        if let Some(sealing) = &mut self.sealing {
+            // An address of the other family is refused, and the SA stays where it is.
+            let _ = sealing.move_remote(remote);
+        }
+    }
+}
+
+/// Outbound SAs by peer and by address. Changed by commands only.
+#[derive(Debug, Default)]
+pub struct OutboundSas {
+    /// A peer's SAs, newest last.
+    #[expect(clippy::vec_box, reason = "an entry comes and goes as the box that its command carries")]
+    by_peer: HashMap<PeerId, Vec<Box<OutboundEntry>>>,
+    /// Who has an SA whose remote selectors name exactly this address; the last to come is asked first.
+    by_host: HashMap<IpAddr, Vec<PeerId>>,
+    /// Who has an SA with wider remote selectors.
+    wide: Vec<PeerId>,
+}
+
+impl OutboundSas {
+    /// Adds an SA: from now on it is its peer's newest.
+    pub fn insert(&mut self, entry: Box<OutboundEntry>) {
+        let parameters = entry.shared.parameters();
+        let peer = parameters.peer;
+        for selector in &parameters.selectors.remote {
+            let among = match selector.addresses.as_single() {
+                Some(host) => self.by_host.entry(host).or_default(),
+                None => &mut self.wide,
+            };
+            if !among.contains(&peer) {
+                among.push(peer);
+            }
+        }
+        self.by_peer.entry(peer).or_default().push(entry);
+    }
+
+    /// Takes an SA out.
+    pub fn remove(&mut self, peer: PeerId, spi: Spi) -> Option<Box<OutboundEntry>> {
+        let entries = self.by_peer.get_mut(&peer)?;
+        let at = entries.iter().position(|entry| entry.shared.parameters().spi == spi)?;
+        let entry = entries.remove(at);
+        if entries.is_empty() {
+            self.by_peer.remove(&peer);
+            self.wide.retain(|&other| other != peer);
+            for selector in &entry.shared.parameters().selectors.remote {
+                if let Some(host) = selector.addresses.as_single()
+                    && let Some(among) = self.by_host.get_mut(&host)
+                {
+                    among.retain(|&other| other != peer);
+                    if among.is_empty() {
+                        self.by_host.remove(&host);
+                    }
+                }
+            }
+        }
+        Some(entry)
+    }
+
+    /// The peer's newest SA that admits the packet.
+    pub fn of_peer(&self, peer: PeerId, flow: &FlowKey, fragment: Fragment) -> Option<&OutboundEntry> {
+        let entries = self.by_peer.get(&peer)?;
+        let admits = |entry: &OutboundEntry| entry.shared.parameters().selectors.admits_outbound(flow, fragment);
+        entries.iter().rev().map(|entry| &**entry).find(|entry| admits(entry))
+    }
+
+    /// The newest SA of any peer that admits the packet: for packets that no connection speaks for.
+    pub fn of_any(&self, flow: &FlowKey, fragment: Fragment) -> Option<&OutboundEntry> {
+        let hosts = self.by_host.get(&flow.dst).into_iter().flatten();
+        let mut peers = hosts.rev().chain(self.wide.iter().rev());
+        peers.find_map(|&peer| self.of_peer(peer, flow, fragment))
+    }
+
+    /// One certain SA, to seal with.
+    pub fn get_mut(&mut self, peer: PeerId, spi: Spi) -> Option<&mut OutboundEntry> {
+        let entries = self.by_peer.get_mut(&peer)?;
+        entries.iter_mut().find(|entry| entry.shared.parameters().spi == spi).map(|entry| &mut **entry)
+    }
+
+    /// The peer has moved: all its SAs go to its new address.
+    pub fn move_peer(&mut self, peer: PeerId, remote: SocketAddr) {
+        for entry in self.by_peer.get_mut(&peer).into_iter().flatten() {
+            entry.move_remote(remote);
+        }
+    }
+}
+
+/// All SAs of one core.
+#[derive(Debug)]
+pub struct CoreSas {
+    /// Inbound instances.
+    pub inbound: Sad<Box<InboundEntry>>,
+    /// Outbound knowledge.
+    pub outbound: OutboundSas,
+}

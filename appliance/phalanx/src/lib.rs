@@ -1,0 +1,9 @@
+//! The edge where DPDK meets the data path: mbufs as frames, device queues as port queues, lcores as data cores.
+//!
+//! The binary `phalanx` and the benchmarks share it. It decides nothing about a packet.
+
+#![forbid(unsafe_code)]
+
+pub mod device;
+pub mod frame;
+pub mod launch;
