@@ -1,0 +1,54 @@
+# shellcheck shell=bash
+# The appliance: built from this tree, started in its node, asked over its command socket.
+
+appliance_config() { printf '%s/demo-one.yaml' "$(node_dir appliance1)"; }
+
+# appliance_build — as the user who called, so that root owns nothing in the tree.
+appliance_build() { cargo build --release -q --manifest-path "$PHALANX_TOP/Cargo.toml" -p phalanx; }
+
+# appliance_configure — the configuration that is committed, with fresh secrets beside it.
+appliance_configure() {
+    local dir client
+    dir=$(node_dir appliance1)
+    install -m 600 "$PHALANX_TOP/configs/demo-one.yaml" "$(appliance_config)"
+    for client in "$@"; do secret_make "$dir/$client.psk"; done
+}
+
+appliance_log() { printf '%s/phalanx.log' "$(node_dir appliance1)"; }
+
+# appliance_start — true when it answers; says why when not.
+appliance_start() {
+    local deadline=$((SECONDS + 20))
+    node_spawn appliance1 phalanx phalanx run -c "$(appliance_config)"
+    until node_exec appliance1 phalanx show ports --json >/dev/null 2>&1; do
+        if ((SECONDS >= deadline)) || ! node_runs appliance1 phalanx; then
+            tail -n 30 "$(appliance_log)" >&2
+            die "the appliance did not start (the end of its log stands above)"
+        fi
+        sleep 0.2
+    done
+}
+
+# appliance_show WHAT — sas, drops, balance, connections, ports or cores as JSON.
+appliance_show() { node_exec appliance1 phalanx show "$1" --json; }
+
+# appliance_sas PEER — the SAs of one client in the shape of peer_sas, seen from the other end: the client's "in" is
+# the appliance's "out". Bytes are IP packets inside the tunnel here, too.
+appliance_sas() {
+    appliance_show sas | jq -c --arg peer "$1.example" '
+        map(select(.peer == $peer) |
+            {direction: (if (.direction | startswith("in")) then "out" else "in" end), spi, bytes, packets})'
+}
+
+# appliance_stop — SIGTERM, and the time in milliseconds that the stop took on stdout; false after 10 s.
+appliance_stop() {
+    local begin
+    begin=$(date +%s%N)
+    node_signal appliance1 phalanx TERM || return 1
+    local deadline=$((SECONDS + 10))
+    while node_runs appliance1 phalanx; do
+        ((SECONDS < deadline)) || return 1
+        sleep 0.05
+    done
+    echo $((($(date +%s%N) - begin) / 1000000))
+}

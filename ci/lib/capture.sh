@@ -1,0 +1,37 @@
+# shellcheck shell=bash
+# What was on a wire: captures, and what they hold.
+
+# capture_start NODE FILE [OPTION…] — every packet of the node's eth0, from now on, with tcpdump's options to bound
+# it. The file name ends in .pcap: that is what AppArmor lets tcpdump write.
+capture_start() {
+    local node=$1 file=$2
+    shift 2
+    setsid ip netns exec "phx-$node" tcpdump -i eth0 -n -s 0 -B 65536 -Z root -w "$file" "$@" \
+        >"$file.log" 2>&1 </dev/null {demo_lock}>&- &
+    echo $! >"$file.pid"
+    disown
+    wait_until 5 grep -q 'listening on' "$file.log" || die "tcpdump did not start in $node: $(cat "$file.log")"
+}
+
+# capture_stop FILE — fails when the capture has holes, since then it proves nothing.
+capture_stop() {
+    local pid dropped
+    pid=$(cat "$1.pid")
+    kill -INT "$pid" 2>/dev/null || true
+    wait_until 5 grep -q 'dropped by kernel' "$1.log" || return 1
+    dropped=$(sed -n 's/^\([0-9]*\) packets dropped by kernel.*/\1/p' "$1.log")
+    ((dropped == 0))
+}
+
+# capture_count FILE FILTER
+capture_count() { tcpdump --count -n -r "$1" "$2" 2>/dev/null | sed -n 's/^\([0-9]*\) packet.*/\1/p'; }
+
+filter_native='ip proto 50'
+# RFC 3948: what does not start with four zero bytes and is more than a keepalive is ESP.
+filter_encapsulated='udp port 4500 and udp[4:2] > 12 and udp[8:4] != 0'
+filter_ike='udp port 500 or (udp port 4500 and udp[4:2] > 12 and udp[8:4] = 0)'
+# The clients' wires carry TCP for the service alone, so any TCP outside ESP is the service's, in clear.
+filter_clear='tcp'
+
+# capture_holds FILE TEXT — whether the bytes of TEXT stand anywhere in it.
+capture_holds() { LC_ALL=C grep -qaF -- "$2" "$1"; }
