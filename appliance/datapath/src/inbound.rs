@@ -99,9 +99,9 @@ impl<Q: PortQueue> DataCore<Q> {
             };
             let opened = open_one(entry, &mut packet);
             let soft = opened.as_ref().is_ok_and(|opened| opened.soft_reached);
-            entry.limits.reached(soft, matches!(opened, Err(InboundError::HardLimit)));
+            entry.notes.note(opened.is_ok(), soft, matches!(opened, Err(InboundError::HardLimit)));
             let name = entry.name();
-            entry.limits.tell(|| name, |event| mailbox.events.push(event).is_ok());
+            entry.notes.tell(name, |event| mailbox.events.push(event).is_ok());
             entry.publish();
             match opened.map_err(reason_of).and_then(|opened| tunnel_check(entry, &packet, opened)) {
                 Ok(opened) => into_inner(packet, entry, opened),

@@ -81,6 +81,11 @@ pub enum Command {
 /// What a data core tells the control core.
 #[derive(Debug)]
 pub enum Event {
+    /// An inbound SA has carried its first authentic packet: the peer uses it. Said only for SAs that ask for it.
+    FirstPacket {
+        /// Which SA.
+        sa: SaName,
+    },
     /// An SA has reached its soft limit: refresh it. Said once.
     SoftLimit {
         /// Which SA.

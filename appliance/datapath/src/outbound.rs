@@ -159,9 +159,9 @@ impl<Q: PortQueue> DataCore<Q> {
             let sealed = encapsulate(entry, &mut self.ivs, &mut packet);
             let soft = sealed.is_ok_and(|sealed| sealed.soft_reached);
             let hard = matches!(sealed, Err(OutboundError::HardLimit | OutboundError::SequenceExhausted));
-            entry.limits.reached(soft, hard);
+            entry.notes.note(sealed.is_ok(), soft, hard);
             let (name, events) = (entry.name(), &mut self.mailbox.events);
-            entry.limits.tell(|| name, |event| events.push(event).is_ok());
+            entry.notes.tell(name, |event| events.push(event).is_ok());
             entry.publish();
             match sealed {
                 Ok(_) => self.send_towards(remote, packet, now),

@@ -25,9 +25,10 @@ pub struct SaTotals {
     pub replay_drops: Counter,
 }
 
-/// Which limits have been reached, and what of it the control core has been told.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct LimitNotes {
+/// What an SA's packets have shown that the control core has to know, and what of it has been told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Notes {
+    first_packet: Note,
     soft: Note,
     hard: Note,
 }
@@ -40,28 +41,45 @@ enum Note {
     Told,
 }
 
-impl LimitNotes {
-    /// Notes what a packet has met.
-    pub fn reached(&mut self, soft: bool, hard: bool) {
-        for (note, met) in [(&mut self.soft, soft), (&mut self.hard, hard)] {
-            if met && *note == Note::Nothing {
-                *note = Note::ToTell;
-            }
+impl Note {
+    fn happened(&mut self, whether: bool) {
+        if whether && *self == Note::Nothing {
+            *self = Note::ToTell;
         }
     }
 
-    /// Tells what has not been told; `tell` says whether it found room.
-    pub fn tell(&mut self, sa: impl FnOnce() -> SaName, mut tell: impl FnMut(Event) -> bool) {
-        if self.soft != Note::ToTell && self.hard != Note::ToTell {
-            return;
+    fn tell(&mut self, event: Event, tell: &mut impl FnMut(Event) -> bool) {
+        if *self == Note::ToTell && tell(event) {
+            *self = Note::Told;
         }
-        let sa = sa();
-        if self.soft == Note::ToTell && tell(Event::SoftLimit { sa }) {
-            self.soft = Note::Told;
-        }
-        if self.hard == Note::ToTell && tell(Event::HardLimit { sa }) {
-            self.hard = Note::Told;
-        }
+    }
+}
+
+impl Default for Notes {
+    fn default() -> Self {
+        Notes::new(false)
+    }
+}
+
+impl Notes {
+    /// Notes for an SA whose first packet is of interest only if `first_packet` says so.
+    pub fn new(first_packet: bool) -> Notes {
+        let first_packet = if first_packet { Note::Nothing } else { Note::Told };
+        Notes { first_packet, soft: Note::Nothing, hard: Note::Nothing }
+    }
+
+    /// Notes what a packet has met: it was authentic, it reached the soft limit, it was refused at a hard limit.
+    pub fn note(&mut self, authentic: bool, soft: bool, hard: bool) {
+        self.first_packet.happened(authentic);
+        self.soft.happened(soft);
+        self.hard.happened(hard);
+    }
+
+    /// Tells what has not been told; `tell` says whether it found room. What did not is told at the next packet.
+    pub fn tell(&mut self, sa: SaName, mut tell: impl FnMut(Event) -> bool) {
+        self.first_packet.tell(Event::FirstPacket { sa }, &mut tell);
+        self.soft.tell(Event::SoftLimit { sa }, &mut tell);
+        self.hard.tell(Event::HardLimit { sa }, &mut tell);
     }
 }
 
@@ -72,16 +90,16 @@ pub struct InboundEntry {
     pub sa: InboundSa,
     /// The longest inner packet that fits the way back to the peer; what TCP is told in SYNs.
     pub return_mtu: u16,
-    /// What the control core knows of its limits.
-    pub limits: LimitNotes,
+    /// What the control core has been told of it.
+    pub notes: Notes,
     /// What this core has counted.
     pub totals: Arc<SaTotals>,
 }
 
 impl InboundEntry {
-    /// One core's instance of `shared`.
-    pub fn new(shared: Arc<InboundShared>, return_mtu: u16, totals: Arc<SaTotals>) -> Self {
-        InboundEntry { sa: InboundSa::new(shared), return_mtu, limits: LimitNotes::default(), totals }
+    /// One core's instance of `shared`; `notes` say whether its first packet is to be told.
+    pub fn new(shared: Arc<InboundShared>, return_mtu: u16, notes: Notes, totals: Arc<SaTotals>) -> Self {
+        InboundEntry { sa: InboundSa::new(shared), return_mtu, notes, totals }
     }
 
     /// How other cores name it.
@@ -112,8 +130,8 @@ pub struct OutboundEntry {
     pub home: usize,
     /// The sequence numbers themselves: on the home core only.
     pub sealing: Option<OutboundSa>,
-    /// What the control core knows of its limits.
-    pub limits: LimitNotes,
+    /// What the control core has been told of it.
+    pub notes: Notes,
     /// What the home core has counted.
     pub totals: Arc<SaTotals>,
 }
