@@ -4,7 +4,7 @@
 appliance_config() { printf '%s/demo-one.yaml' "$(node_dir appliance1)"; }
 
 # appliance_build — as the user who called, so that root owns nothing in the tree.
-appliance_build() { cargo build --release -q --manifest-path "$PHALANX_TOP/Cargo.toml" -p phalanx; }
+appliance_build() { cargo build --release -q --locked --manifest-path "$PHALANX_TOP/Cargo.toml" -p phalanx; }
 
 # appliance_configure — the configuration that is committed, with fresh secrets beside it.
 appliance_configure() {
