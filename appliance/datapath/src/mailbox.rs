@@ -12,7 +12,7 @@ use crate::sas::{InboundEntry, OutboundEntry};
 use core::net::{IpAddr, SocketAddr};
 use ipsec::Spi;
 use ipsec::iv::IvGenerator;
-use ipsec::sa::{Direction, PeerId};
+use ipsec::sa::{Direction, PeerId, SaParameters};
 use rtrb::{Consumer, Producer, RingBuffer};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -111,15 +111,30 @@ pub enum Event {
     Retired(Retired),
 }
 
-/// How an SA is named between cores: the address it belongs to, its direction and its SPI.
+/// How an SA is named between cores. The peer belongs to the name: of outbound SAs the SPI is the peer's choice, and
+/// two peers may choose the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct SaName {
+    /// Whose SA.
+    pub peer: PeerId,
     /// Our address.
     pub dvipa: IpAddr,
     /// Which way.
     pub direction: Direction,
     /// The receiver's number.
     pub spi: Spi,
+}
+
+impl SaName {
+    /// The name of the SA with these parameters.
+    pub fn of(parameters: &SaParameters) -> SaName {
+        SaName {
+            peer: parameters.peer,
+            dvipa: parameters.dvipa,
+            direction: parameters.direction,
+            spi: parameters.spi,
+        }
+    }
 }
 
 /// What a data core no longer needs.

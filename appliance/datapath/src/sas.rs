@@ -6,7 +6,7 @@ use core::net::{IpAddr, SocketAddr};
 use ipsec::Spi;
 use ipsec::inbound::{InboundSa, InboundShared};
 use ipsec::outbound::{OutboundSa, OutboundShared};
-use ipsec::sa::{Direction, PeerId};
+use ipsec::sa::PeerId;
 use ipsec::sad::Sad;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -104,8 +104,7 @@ impl InboundEntry {
 
     /// How other cores name it.
     pub fn name(&self) -> SaName {
-        let parameters = self.sa.shared().parameters();
-        SaName { dvipa: parameters.dvipa, direction: Direction::Inbound, spi: parameters.spi }
+        SaName::of(self.sa.shared().parameters())
     }
 
     /// Shows readers what has been counted.
@@ -139,8 +138,7 @@ pub struct OutboundEntry {
 impl OutboundEntry {
     /// How other cores name it.
     pub fn name(&self) -> SaName {
-        let parameters = self.shared.parameters();
-        SaName { dvipa: parameters.dvipa, direction: Direction::Outbound, spi: parameters.spi }
+        SaName::of(self.shared.parameters())
     }
 
     /// Shows readers what has been counted.
