@@ -10,8 +10,8 @@ use super::drops::DropReason;
 use super::neighbour::{Evidence, Question};
 use super::queue::Class;
 use super::receive::End;
-use super::route::{NextHop, PortId};
 use super::{Event, MacAddress, Stack};
+use datapath::routes::{NextHop, PortId};
 
 impl Stack {
     /// An ARP packet that came in a frame addressed to `frame_dst`, which is this port or everybody.

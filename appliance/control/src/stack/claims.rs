@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use ipsec::time::Instant;
 
 use super::limit::RateLimit;
-use super::route::PortId;
+use datapath::routes::PortId;
 
 /// How often an address is announced in a row: one frame may be lost, and a switch may still be learning.
 pub const ANNOUNCEMENTS: u8 = 3;

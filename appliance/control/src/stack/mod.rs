@@ -37,7 +37,6 @@ mod queue;
 mod reassembly;
 mod receive;
 mod return_path;
-pub mod route;
 mod send;
 #[cfg(test)]
 mod tests;
@@ -45,6 +44,7 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 
+use datapath::routes::{NextHop, PortId, RouteTable};
 use ipsec::time::Instant;
 use rand_chacha::ChaCha20Rng;
 use rand_core::{Rng, SeedableRng};
@@ -62,7 +62,6 @@ pub use queue::IkeDatagram;
 use queue::{DatagramQueue, TransmitQueue, WaitingPackets};
 use reassembly::Reassembler;
 use return_path::ReturnPaths;
-pub use route::{NextHop, PortId, Prefix, RouteError, RouteTable, StaticRoute};
 
 /// Neighbours that the table holds; routers of static routes come on top.
 const NEIGHBOURS: Limits = Limits { entries: 4_096, unresolved: 512 };
@@ -149,6 +148,7 @@ impl Stack {
         for (address, port) in own.chain(owned) {
             claims.announce(now, address, port);
         }
+        let fixed: Vec<_> = settings.ports.iter().flat_map(PortSettings::fixed_neighbours).collect();
         let ports = settings.ports.into_iter().map(|settings| {
             let link = Link::new(now, &settings, rng.next_u64());
             (settings.id, Port { settings, link })
@@ -173,6 +173,9 @@ impl Stack {
             errors: RateLimit::new(ERRORS.0, ERRORS.1),
             counters: Counters::default(),
         };
+        for (hop, mac) in fixed {
+            stack.neighbours.fix(hop, mac);
+        }
         for &hop in stack.routes.routers().iter().filter(|hop| hop.address.is_ipv4()) {
             stack.neighbours.keep(now, hop);
         }

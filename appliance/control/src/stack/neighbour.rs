@@ -16,7 +16,7 @@ use rand_chacha::ChaCha20Rng;
 use rand_core::Rng;
 
 use super::MacAddress;
-use super::route::NextHop;
+use datapath::routes::NextHop;
 
 /// Time between two questions to the same neighbour.
 pub const RETRANSMIT: Duration = Duration::from_secs(1);
@@ -42,7 +42,7 @@ const IDLE: Duration = Duration::from_secs(60);
 pub struct Limits {
     /// Entries in all. Routers of static routes are always admitted.
     pub entries: usize,
-    /// Entries that have no answer.
+    /// Entries without an answer, beyond which no further neighbour is asked for.
     pub unresolved: usize,
 }
 
@@ -122,6 +122,7 @@ struct Entry {
 pub struct NeighbourTable {
     limits: Limits,
     rng: ChaCha20Rng,
+    fixed: BTreeMap<NextHop, MacAddress>,
     entries: BTreeMap<NextHop, Entry>,
     deadlines: BTreeSet<(Instant, NextHop)>,
     unresolved: usize,
@@ -136,6 +137,7 @@ impl NeighbourTable {
         Self {
             limits,
             rng,
+            fixed: BTreeMap::new(),
             entries: BTreeMap::new(),
             deadlines: BTreeSet::new(),
             unresolved: 0,
@@ -145,8 +147,17 @@ impl NeighbourTable {
         }
     }
 
+    /// Takes a neighbour as known for good: it is never asked for, and what is heard of it changes nothing.
+    pub fn fix(&mut self, hop: NextHop, mac: MacAddress) {
+        self.fixed.insert(hop, mac);
+        self.outcomes.push_back(Outcome { hop, mac: Some(mac), kept: false });
+    }
+
     /// Resolves a neighbour that a route depends on, and keeps it resolved.
     pub fn keep(&mut self, now: Instant, hop: NextHop) {
+        if self.fixed.contains_key(&hop) {
+            return;
+        }
         if !self.entries.contains_key(&hop) {
             self.ask_for(now, hop);
         }
@@ -157,6 +168,9 @@ impl NeighbourTable {
 
     /// The neighbour's link address, which is asked for if it is unknown.
     pub fn resolve(&mut self, now: Instant, hop: NextHop) -> Resolution {
+        if let Some(&mac) = self.fixed.get(&hop) {
+            return Resolution::Known(mac);
+        }
         if let Some(entry) = self.entries.get_mut(&hop) {
             entry.wanted = now;
             return match entry.state {
@@ -176,7 +190,7 @@ impl NeighbourTable {
 
     /// The link address as far as it is known; asks nobody.
     pub fn lookup(&self, hop: NextHop) -> Option<MacAddress> {
-        self.entries.get(&hop)?.state.mac()
+        self.fixed.get(&hop).copied().or_else(|| self.entries.get(&hop)?.state.mac())
     }
 
     /// Takes in that `mac` was heard speaking as `hop`. Refreshes what is wanted, and creates nothing.
@@ -328,5 +342,75 @@ impl NeighbourTable {
         let spread = REACHABLE / 2;
         let share = self.rng.next_u32() % 1_024;
         REACHABLE - spread / 2 + spread * share / 1_024
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use datapath::routes::PortId;
+    use proptest::prelude::*;
+    use rand_core::SeedableRng;
+
+    const LIMITS: Limits = Limits { entries: 6, unresolved: 3 };
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Keep(u8),
+        Resolve(u8),
+        Hear(u8, u8, bool),
+        Pass(u64),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            (0_u8..2).prop_map(Step::Keep),
+            (0_u8..12).prop_map(Step::Resolve),
+            (0_u8..12, 0_u8..3, any::<bool>()).prop_map(|(hop, mac, answer)| Step::Hear(hop, mac, answer)),
+            (0_u64..100_000).prop_map(Step::Pass),
+        ]
+    }
+
+    fn hop(last: u8) -> NextHop {
+        NextHop { port: PortId(0), address: [192, 0, 2, last].into() }
+    }
+
+    proptest! {
+        #[test]
+        fn the_books_agree_and_everyone_is_told_what_holds(steps in proptest::collection::vec(step(), 1..200)) {
+            let mut table = NeighbourTable::new(LIMITS, ChaCha20Rng::from_seed([3; 32]));
+            let mut now = Instant::from_secs(1);
+            let mut told = BTreeMap::new();
+            let mut kept = BTreeSet::new();
+            for step in steps {
+                match step {
+                    Step::Keep(last) => {
+                        kept.insert(hop(last));
+                        table.keep(now, hop(last));
+                    }
+                    Step::Resolve(last) => drop(table.resolve(now, hop(last))),
+                    Step::Hear(last, mac, answer) => {
+                        let evidence = if answer { Evidence::Answer } else { Evidence::Claim };
+                        table.hear(now, hop(last), MacAddress([2, 0, 0, 0, 0, mac]), evidence);
+                    }
+                    Step::Pass(millis) => now += Duration::from_millis(millis),
+                }
+                table.handle_timeout(now);
+                while let Some(outcome) = table.poll_outcome() {
+                    told.insert(outcome.hop, outcome.mac);
+                }
+                while table.poll_question().is_some() {}
+                let deadlines: BTreeSet<_> = table.entries.iter().map(|(&hop, entry)| (entry.deadline, hop)).collect();
+                prop_assert_eq!(&deadlines, &table.deadlines);
+                prop_assert!(table.poll_timeout().is_none_or(|next| next > now));
+                let unresolved = table.entries.values().filter(|entry| entry.state.mac().is_none()).count();
+                prop_assert_eq!(unresolved, table.unresolved);
+                prop_assert!(table.entries.len() <= LIMITS.entries + kept.len());
+                prop_assert!(kept.iter().all(|hop| table.entries.contains_key(hop)));
+                for last in 0..12 {
+                    prop_assert_eq!(told.get(&hop(last)).copied().flatten(), table.lookup(hop(last)));
+                }
+            }
+        }
     }
 }

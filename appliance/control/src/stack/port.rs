@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use super::MacAddress;
-use super::route::{PortId, Prefix, RouteError, RouteTable, StaticRoute};
+use crate::config::{self, Config};
+use datapath::routes::{NextHop, PortId, Prefix, RouteError, RouteTable, StaticRoute};
 
 /// Smallest MTU of a port: every IPv4 host has to accept that much (RFC 791 §3.1).
 pub const MTU_MIN: u16 = 576;
@@ -39,6 +40,8 @@ pub struct PortSettings {
     pub mtu: u16,
     /// The 802.1Q VLAN that its frames are tagged with, if any.
     pub vlan: Option<u16>,
+    /// Neighbours that are known without asking, for links on which nobody answers.
+    pub neighbours: Vec<(IpAddr, MacAddress)>,
 }
 
 /// A DVIPA that this appliance may own.
@@ -96,6 +99,29 @@ pub enum SettingsError {
 }
 
 impl StackSettings {
+    /// What a configuration says, for an appliance outside a cluster: it owns every DVIPA from the start. `macs` are the
+    /// ports' link addresses in the configuration's order; a port's number is its place in it.
+    #[must_use]
+    pub fn from_config(config: &Config, macs: &[MacAddress]) -> Self {
+        let id = |index: usize| PortId(index as u16);
+        let address = |held: &config::PortAddress| PortAddress::new(held.address, held.prefix_bits);
+        let ports = config.ports.iter().zip(macs).enumerate().map(|(index, (port, &mac))| PortSettings {
+            id: id(index),
+            mac,
+            addresses: port.addresses.iter().filter_map(address).collect(),
+            mtu: port.mtu_bytes,
+            vlan: port.vlan,
+            neighbours: port.neighbours.iter().map(|known| (known.address, MacAddress(known.mac))).collect(),
+        });
+        let routes = config.routes.iter().filter_map(|route| {
+            let (network, length) = route.to.as_prefix()?;
+            Some(StaticRoute { to: Prefix::new(network, length)?, via: Some(route.via), port: Some(id(route.port)) })
+        });
+        let dvipas =
+            config.dvipas.iter().map(|dvipa| Dvipa { address: dvipa.address, port: id(dvipa.port), owned: true });
+        Self { ports: ports.collect(), routes: routes.collect(), dvipas: dvipas.collect() }
+    }
+
     /// Checks everything and builds the route table.
     ///
     /// # Errors
@@ -152,6 +178,10 @@ impl PortSettings {
         }
     }
 
+    pub(super) fn fixed_neighbours(&self) -> impl Iterator<Item = (NextHop, MacAddress)> + '_ {
+        self.neighbours.iter().map(|&(address, mac)| (NextHop { port: self.id, address }, mac))
+    }
+
     /// Whether `address` is on this port's link.
     pub(super) fn is_on_link(&self, address: IpAddr) -> bool {
         self.addresses.iter().any(|held| held.prefix.contains(address))
@@ -192,6 +222,7 @@ mod tests {
             addresses: vec![PortAddress::new(address.into(), 24).unwrap()],
             mtu: 1_500,
             vlan: None,
+            neighbours: vec![],
         };
         StackSettings {
             ports: vec![port(0, [192, 0, 2, 10]), port(1, [10, 9, 0, 1])],

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 
 use super::drops::DropReason;
-use super::route::{NextHop, PortId};
+use datapath::routes::{NextHop, PortId};
 
 /// Frames that may wait to be sent.
 pub const FRAMES_MAX: usize = 2_048;

@@ -11,8 +11,8 @@ use super::link::{Datagram, IKE_PORT};
 use super::port::is_host_address;
 use super::queue::Class;
 use super::reassembly::{self, Outcome};
-use super::route::PortId;
 use super::{Event, IkeDatagram, MacAddress, Stack, icmp};
+use datapath::routes::PortId;
 
 /// How a frame ended that was not dropped.
 pub(super) enum End {

@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use ipsec::time::Instant;
 
 use super::MacAddress;
-use super::route::PortId;
+use datapath::routes::PortId;
 
 /// Remote addresses remembered.
 pub const REMOTES_MAX: usize = 4_096;

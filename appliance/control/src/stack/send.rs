@@ -10,8 +10,8 @@ use super::drops::DropReason;
 use super::neighbour::Resolution;
 use super::port::is_host_address;
 use super::queue::Class;
-use super::route::{NextHop, PortId};
 use super::{MacAddress, Stack, icmp};
+use datapath::routes::{NextHop, PortId};
 
 /// Shortest frame that Ethernet carries, without its check sequence. Not every virtual device pads by itself.
 const FRAME_MIN: usize = 60;

@@ -13,6 +13,7 @@ use wire::ethernet::{self, EtherType};
 use wire::{arp, icmp as wire_icmp, ipv4, protocol, udp};
 
 use super::*;
+use datapath::routes::{Prefix, StaticRoute};
 
 const NOW: Instant = Instant::from_secs(1_000);
 const PORT: PortId = PortId(0);
@@ -28,7 +29,7 @@ const CLIENT: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 7);
 
 fn port(id: u16, mac: MacAddress, address: Ipv4Addr) -> PortSettings {
     let addresses = vec![PortAddress::new(address.into(), 24).unwrap()];
-    PortSettings { id: PortId(id), mac, addresses, mtu: 1_500, vlan: None }
+    PortSettings { id: PortId(id), mac, addresses, mtu: 1_500, vlan: None, neighbours: vec![] }
 }
 
 /// An appliance with a network port, an inside port, a router and one DVIPA that it owns.

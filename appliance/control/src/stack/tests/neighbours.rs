@@ -236,3 +236,18 @@ fn frames_carry_the_ports_vlan_and_no_other_is_heard() {
     let reply = drain(&mut stack).remove(0).1;
     assert_eq!(ethernet::Packet::new_checked(&reply[..]).unwrap().vlan().map(|tag| tag.id), Some(10));
 }
+
+#[test]
+fn a_fixed_neighbour_is_never_asked_for_and_never_moves() {
+    let mut settings = settings();
+    settings.ports[0].neighbours = vec![(ROUTER.into(), ROUTER_MAC)];
+    let mut stack = Stack::new(NOW, settings, [1; 32]).unwrap();
+    assert_eq!(changes(&mut stack), [(ROUTER.into(), Some(ROUTER_MAC))]);
+    stack.handle_frame(NOW, PORT, &arp_reply(STRANGER_MAC, ROUTER, OWN));
+    let sent = pass(&mut stack, NOW, Duration::from_secs(600));
+    assert_eq!(questions_for(&sent, ROUTER), []);
+    assert_eq!(stack.resolve(NOW, PORT, ROUTER.into()), Resolution::Known(ROUTER_MAC));
+    drain(&mut stack);
+    stack.send_datagram(NOW, socket(DVIPA, 500), socket(CLIENT, 500), b"request");
+    assert_eq!(drain(&mut stack)[0].1[..6], ROUTER_MAC.0);
+}
