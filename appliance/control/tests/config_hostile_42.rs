@@ -173,12 +173,12 @@ fn hostile_42_proposals_that_nobody_can_mean() {
             "`aes128` in `aes128-sha256-modp2048`",
             "aes128gcm16, aes256gcm16",
         ),
-        (with("proposals", "aes128gcm16-x25519"), 17, "`aes128gcm16-x25519`", "prfsha256"),
-        (with("proposals", "aes128gcm16-prfsha256"), 17, "`aes128gcm16-prfsha256`", "x25519"),
-        (with("proposals", "prfsha256-x25519"), 17, "`prfsha256-x25519`", "aes128gcm16"),
+        (with("proposals", "aes128gcm16-x25519"), 17, "`aes128gcm16-x25519` without a PRF", "prfsha256"),
+        (with("proposals", "aes128gcm16-prfsha256"), 17, "`aes128gcm16-prfsha256` without a key exchange", "x25519"),
+        (with("proposals", "prfsha256-x25519"), 17, "`prfsha256-x25519` without a cipher", "aes128gcm16"),
         (with("proposals", ""), 17, "0 items", "1 to 16"),
         (with("esp_proposals", "null-sha256"), 22, "`null` in `null-sha256`", "aes128gcm16"),
-        (with("esp_proposals", "x25519"), 22, "`x25519`", "aes256gcm16"),
+        (with("esp_proposals", "x25519"), 22, "`x25519` without a cipher", "aes128gcm16"),
         (with("esp_proposals", "aes128gcm16-"), 22, "`` in", "aes256gcm16"),
     ] {
         assert_refused(&text, line, found, allowed);

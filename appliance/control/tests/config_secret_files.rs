@@ -49,7 +49,8 @@ fn a_file_that_only_its_owner_can_read_is_used() {
     for mode in [0o600, 0o400] {
         fs::set_permissions(directory.join("psk"), Permissions::from_mode(mode)).unwrap();
         let config = load(&directory).unwrap();
-        assert_eq!(config.secrets[0].key.expose(), b"a pre-shared key of some length");
+        let secret = read_secret_file(&directory.join("psk")).unwrap();
+        assert_eq!(secret.expose(), b"a pre-shared key of some length\n");
         assert_eq!(config.warnings, []);
     }
 }

@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use config_support::{RIGHT, parse, right_but};
 use control::config::{
-    Cores, Identity, Idle, KeyExchange, LogFormat, LogLevel, Neighbour, OutboundSequence, Prf, Processing,
-    RemoteAddresses, RemoteIdentity, Role, Service, ServiceProtocol,
+    Cores, Idle, LogFormat, LogLevel, Neighbour, OutboundSequence, Processing, Role, Service, ServiceProtocol,
 };
+use ike::config::IdentityPattern;
 use ipsec::cipher::Cipher;
 use ipsec::lifetime::{Limits, TimeLimits};
 use ipsec::sa::{Direction, Encapsulation, Mode};
@@ -41,21 +41,22 @@ fn a_short_configuration_gets_good_defaults() {
     assert_eq!(dvipa.services, []);
 
     let connection = &config.connections[0];
-    assert_eq!(connection.remote_addrs, RemoteAddresses::Any);
-    assert!(connection.remote_addrs.contain(address("198.51.100.7")));
-    assert_eq!(connection.local_id, Identity::Fqdn("gw.example".into()));
-    assert_eq!(connection.remote_id, RemoteIdentity::Exactly(Identity::Email("client@example".into())));
+    assert_eq!(connection.local_addrs, [address("203.0.113.80")]);
+    assert_eq!(connection.remote_addrs, [], "none means every one");
+    assert_eq!(connection.local_id, Some("gw.example".parse().unwrap()));
+    assert_eq!(connection.remote_id, "client@example".parse().unwrap());
     assert_eq!(connection.rekey_time, Some(Duration::from_secs(14_400)));
+    assert_eq!(connection.over_time, Some(Duration::from_secs(15_840)));
     assert_eq!(connection.dpd_delay, Some(Duration::from_secs(30)));
-    assert_eq!(connection.proposals.len(), 1);
-    assert_eq!(connection.proposals[0].ciphers, Cipher::ALL);
+    let texts =
+        |proposals: &[ike::proposal::IkeProposal]| proposals.iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!(texts(&connection.proposals), ["aes256gcm16-aes128gcm16-prfsha256-x25519"]);
 
     let child = &connection.children[0];
-    assert_eq!(&*child.name, "web");
+    assert_eq!((&*child.name, child.mode), ("web", Mode::Tunnel));
     assert_eq!(child.local_ts[0].to_string(), "203.0.113.80/32[tcp/80]");
     assert_eq!(child.remote_ts[0].to_string(), "dynamic");
-    assert_eq!(child.esp_proposals[0].ciphers, Cipher::ALL);
-    assert_eq!(child.esp_proposals[0].key_exchanges, []);
+    assert_eq!(child.proposals.iter().map(ToString::to_string).collect::<Vec<_>>(), ["aes256gcm16-aes128gcm16-noesn"]);
     assert_eq!(child.replay_window_packets, 128);
     assert_eq!(child.lifetime.bytes, Limits::NONE);
     assert_eq!(child.lifetime.packets, Limits::NONE);
@@ -94,7 +95,8 @@ connections:
     proposals: [aes128gcm16-prfsha256-x25519, aes256gcm16-aes128gcm16-prfsha256-curve25519, default]
     local: {auth: psk}
     remote: {auth: psk, id: '%any'}
-    rekey_time: 0
+    rekey_time: 2h
+    over_time: 5m
     dpd_delay: 0
     children:
       all:
@@ -120,20 +122,20 @@ log: {level: debug, format: json}
     assert_eq!(config.dvipas[0].services, services.map(|(protocol, port)| Service { protocol, port }));
 
     let connection = &config.connections[0];
-    assert_eq!(connection.local_id, Identity::Address(address("203.0.113.80")));
-    assert_eq!(connection.remote_id, RemoteIdentity::Any);
-    assert_eq!((connection.rekey_time, connection.dpd_delay), (None, None));
+    assert_eq!((&connection.local_id, &connection.remote_id), (&None, &IdentityPattern::Any));
+    assert_eq!(connection.rekey_time, Some(Duration::from_secs(7_200)));
+    assert_eq!(connection.over_time, Some(Duration::from_secs(7_500)));
+    assert_eq!(connection.dpd_delay, None);
     for (peer, fits) in [("198.51.100.7", true), ("10.255.0.1", true), ("172.16.0.9", true), ("172.16.0.10", false)] {
-        assert_eq!(connection.remote_addrs.contain(address(peer)), fits, "{peer}");
+        assert_eq!(connection.remote_addrs.iter().any(|range| range.contains(address(peer))), fits, "{peer}");
     }
-    assert_eq!(connection.proposals[0].ciphers, [Cipher::AesGcm128]);
-    assert_eq!(connection.proposals[1].ciphers, [Cipher::AesGcm256, Cipher::AesGcm128]);
-    assert_eq!(connection.proposals[1].key_exchanges, [KeyExchange::X25519]);
-    assert_eq!(connection.proposals[2].prfs, [Prf::HmacSha256]);
+    let proposals: Vec<String> = connection.proposals.iter().map(ToString::to_string).collect();
+    let all = "aes256gcm16-aes128gcm16-prfsha256-x25519";
+    assert_eq!(proposals, ["aes128gcm16-prfsha256-x25519", all, all]);
 
     let child = &connection.children[0];
     assert_eq!(child.local_ts[0].to_string(), "dynamic");
-    assert_eq!(child.esp_proposals[0].key_exchanges, [KeyExchange::X25519]);
+    assert_eq!(child.proposals[0].to_string(), "aes128gcm16-x25519-noesn");
     assert_eq!(child.replay_window_packets, 65_536);
     let seconds = |seconds| Some(Duration::from_secs(seconds));
     assert_eq!(child.lifetime.time, TimeLimits { soft: seconds(20), hard: seconds(30) });
@@ -165,20 +167,17 @@ fn zero_takes_a_limit_away() {
 }
 
 #[test]
-fn the_secret_that_names_the_peer_goes_before_the_one_that_names_us() {
-    let text = format!("{RIGHT}  ike-us: {{id: [gw.example], file: psk}}\n  ike-any: {{file: psk}}\n");
-    let config = parse(&text).unwrap();
-    let local = Identity::Fqdn("gw.example".into());
-    let name = |local: &Identity, remote: &str| {
-        let remote = Identity::Email(remote.into());
-        config.secret(local, &remote).map(|secret| secret.name.to_string())
-    };
-    assert_eq!(name(&local, "client@example").as_deref(), Some("ike-office"));
-    assert_eq!(name(&local, "stranger@example").as_deref(), Some("ike-us"));
-    let nobody = Identity::Fqdn("nobody.example".into());
-    assert_eq!(name(&nobody, "stranger@example").as_deref(), Some("ike-any"));
-    let named_only = parse(RIGHT).unwrap();
-    assert_eq!(named_only.secret(&local, &Identity::Email("stranger@example".into())), None);
+fn a_connection_needs_a_secret_that_can_be_for_its_peers() {
+    let secret = |id: &str| right_but("id: [client@example], ", id);
+    for id in ["", "id: ['%any'], ", "id: ['*@example'], ", "id: [x, CLIENT@Example], "] {
+        assert!(parse(&secret(id)).is_ok(), "{id}");
+    }
+    for id in ["id: [other@example], ", "id: ['*@test'], ", "id: [gw.example], "] {
+        assert!(parse(&secret(id)).is_err(), "{id}");
+    }
+    // Anybody may come: whose secret it is shows only then.
+    let anybody = right_but("id: client@example}", "id: '%any'}");
+    assert!(parse(&anybody).is_ok());
 }
 
 #[test]

@@ -34,17 +34,15 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
-pub use connections::{CHILDREN_MAX, CONNECTIONS_MAX, Child, Connection, RemoteAddresses, RemoteIdentity};
 pub use cores::{Cores, DATA_CORES_MAX, Eal, Idle};
 pub use error::{ConfigError, Fault, Warning};
-pub use identity::Identity;
 pub use output::{Log, LogFormat, LogLevel, Metrics};
 pub use ports::{Neighbour, PORT_ADDRESSES_MAX, PORTS_MAX, Port, PortAddress, Role};
-pub use proposals::{EspProposal, IkeProposal, KeyExchange, PROPOSALS_MAX, Prf};
 pub use routes::{Dvipa, OutboundSequence, Processing, Route, SERVICES_MAX, Service, ServiceProtocol};
 pub use secret_file::{Refusal, SECRET_FILE_LEN_MAX, SecretBytes, read as read_secret_file};
-pub use secrets::{SECRETS_MAX, Secret, lookup as lookup_secret};
 pub use static_sas::{STATIC_SAS_MAX, StaticSa};
+
+use ike::config::{Connection, Secrets};
 
 use place::Place;
 use ports::OwnAddresses;
@@ -65,7 +63,7 @@ pub struct Config {
     /// Whom IKE talks to, the first that fits is taken.
     pub connections: Vec<Connection>,
     /// Pre-shared keys.
-    pub secrets: Vec<Secret>,
+    pub secrets: Secrets,
     /// SAs without IKE. For laboratories.
     pub static_sas: Vec<StaticSa>,
     /// Where Prometheus may ask.
@@ -126,18 +124,13 @@ impl Config {
         let ports = ports::validate(&top, raw.ports, &cores, &mut own)?;
         let dvipas = routes::validate_dvipas(&top, raw.dvipas, &ports, &mut own)?;
         let routes = routes::validate_routes(&top, raw.routes, &ports, &own)?;
-        let secrets = secrets::validate(&top, raw.secrets, &mut sources, &mut warnings)?;
-        let connections = connections::validate(&top, raw.connections, &own, &secrets, &mut warnings)?;
+        let keyring = secrets::validate(&top, raw.secrets, &mut sources, &mut warnings)?;
+        let connections = connections::validate(&top, raw.connections, &own, &keyring, &mut warnings)?;
         let static_sas = static_sas::validate(&top, raw.static_sas, &dvipas, &mut sources, &mut warnings)?;
         let metrics = output::validate_metrics(&top, raw.metrics)?;
         let log = output::validate_log(&top, raw.log)?;
+        let secrets = keyring.secrets;
         Ok(Self { eal, cores, ports, routes, dvipas, connections, secrets, static_sas, metrics, log, warnings })
-    }
-
-    /// The pre-shared key for these two ends, if there is one.
-    #[must_use]
-    pub fn secret(&self, local: &Identity, remote: &Identity) -> Option<&Secret> {
-        lookup_secret(&self.secrets, local, remote)
     }
 }
 

@@ -144,6 +144,7 @@ pub(super) struct Connection {
     pub(super) local: Auth,
     pub(super) remote: Auth,
     pub(super) rekey_time: Option<Word>,
+    pub(super) over_time: Option<Word>,
     pub(super) dpd_delay: Option<Word>,
     pub(super) children: Spanned<Named<Child>>,
 }

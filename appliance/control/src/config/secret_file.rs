@@ -121,11 +121,11 @@ fn read_bounded(file: &mut File, shown: &str) -> Result<SecretBytes, Refusal> {
 }
 
 /// The secret that a file's text stands for, as swanctl reads it: `0x` starts hexadecimal, `0s` starts base64, anything
-/// else is the secret itself. One line end at the end does not belong to it.
+/// else is the secret itself. One line end at the end does not belong to it. Whoever takes the bytes wipes them.
 ///
 /// # Errors
 /// [`Refusal`] if nothing is left or the encoding is broken. It repeats nothing of the text.
-pub fn decode(text: &SecretBytes) -> Result<SecretBytes, Refusal> {
+pub(super) fn decode(text: &SecretBytes) -> Result<Vec<u8>, Refusal> {
     let text = trim_line_end(text.expose());
     let broken = |encoding: &str, allowed| Refusal::new(format!("broken {encoding}"), allowed, "write the file anew");
     let bytes = if let Some(hexadecimal) = text.strip_prefix(b"0x") {
@@ -138,10 +138,12 @@ pub fn decode(text: &SecretBytes) -> Result<SecretBytes, Refusal> {
     } else {
         text.to_vec()
     };
-    if bytes.is_empty() {
-        return Err(Refusal::new("an empty secret", "at least one byte", "write the secret into the file"));
-    }
-    Ok(SecretBytes::new(bytes))
+    if bytes.is_empty() { Err(empty()) } else { Ok(bytes) }
+}
+
+/// A file without a secret in it.
+pub(super) fn empty() -> Refusal {
+    Refusal::new("an empty secret", "at least one byte", "write the secret into the file")
 }
 
 fn trim_line_end(text: &[u8]) -> &[u8] {
@@ -154,7 +156,7 @@ mod tests {
     use super::*;
 
     fn decoded(text: &[u8]) -> Result<Vec<u8>, Refusal> {
-        decode(&SecretBytes::new(text.to_vec())).map(|secret| secret.expose().to_vec())
+        decode(&SecretBytes::new(text.to_vec()))
     }
 
     #[test]

@@ -2,41 +2,48 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+
+use ike::config::{IdentityPattern, Psk, Secrets};
 
 use super::Sources;
 use super::error::{ConfigError, Warning};
-use super::identity::{self, Identity};
+use super::identity::{self, can_serve};
 use super::place::Place;
-use super::raw::{self, Named, Word};
+use super::raw::{self, List, Named, Word};
 use super::secret_file::{self, Refusal, SecretBytes};
 use super::word::name;
 
 /// More pre-shared keys than this no appliance has.
-pub const SECRETS_MAX: usize = 65_536;
-
+const SECRETS_MAX: usize = 65_536;
 const IDS_MAX: usize = 256;
 const PATH_LEN_MAX: usize = 4_095;
 /// Below this a pre-shared key can be guessed by whoever records a handshake.
 const LEN_ADVISED: usize = 16;
 
-/// A pre-shared key and whose it is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Secret {
-    /// The operator's name for it, such as `ike-office`.
-    pub name: Arc<str>,
-    /// The ends that it authenticates. Empty means any.
-    pub ids: Vec<Identity>,
-    /// The key.
-    pub key: SecretBytes,
+/// The keys, and whom they are for.
+#[derive(Default)]
+pub(super) struct Keyring {
+    pub(super) secrets: Secrets,
+    /// By the texts that name them, since two spellings of one identity are one.
+    lines: BTreeMap<String, u64>,
+    ids: Vec<IdentityPattern>,
 }
 
-/// The secret that fits best, as strongSwan chooses: the one that names the peer, else the one that names us, else the
-/// one that names nobody. `None` as an identity is one that nothing names.
-#[must_use]
-pub fn lookup<'s>(secrets: &'s [Secret], local: &Identity, remote: &Identity) -> Option<&'s Secret> {
-    let naming = |identity: &Identity| secrets.iter().find(|secret| secret.ids.contains(identity));
-    naming(remote).or_else(|| naming(local)).or_else(|| secrets.iter().find(|secret| secret.ids.is_empty()))
+impl Keyring {
+    /// Whether there can be a key for such a peer.
+    pub(super) fn can_serve(&self, peer: &IdentityPattern) -> bool {
+        self.ids.iter().any(|id| can_serve(id, peer))
+    }
+
+    fn claim(&mut self, place: &Place<'_>, word: &Word, id: IdentityPattern) -> Result<(), ConfigError> {
+        match self.lines.insert(id.to_string(), word.referenced.line()) {
+            None => {
+                self.ids.push(id);
+                Ok(())
+            }
+            Some(line) => Err(place.duplicate(word, line, "one secret for each identity, and one without `id`")),
+        }
+    }
 }
 
 /// Validates `secrets:` and reads their files.
@@ -45,43 +52,49 @@ pub(super) fn validate(
     named: Option<Named<raw::Secret>>,
     sources: &mut Sources<'_>,
     warnings: &mut Vec<Warning>,
-) -> Result<Vec<Secret>, ConfigError> {
+) -> Result<Keyring, ConfigError> {
     let here = top.key("secrets");
-    let mut lines: BTreeMap<Option<Identity>, u64> = BTreeMap::new();
-    let mut secrets = Vec::new();
-    for (name_word, raw) in named.unwrap_or_default().0 {
+    let mut keyring = Keyring::default();
+    for (at, (name_word, raw)) in named.unwrap_or_default().0.into_iter().enumerate() {
         let place = here.key(&name_word.value);
-        if secrets.len() == SECRETS_MAX {
+        if at == SECRETS_MAX {
             return Err(place.invalid(&name_word, format!("at most {SECRETS_MAX} secrets")));
         }
-        let name = name(&place, &name_word)?;
+        name(&place, &name_word)?;
         check_kind(&place, &name_word)?;
         let ids = match raw.id {
             None => {
-                refuse_second(&place, &name_word, None, &mut lines)?;
+                keyring.claim(&place, &name_word, IdentityPattern::Any)?;
                 Vec::new()
             }
-            Some(list) => {
-                let here = place.key("id");
-                let mut ids = Vec::new();
-                for (place, word) in here.some_items(list, IDS_MAX)? {
-                    let id = identity::parse(&place, &word)?;
-                    refuse_second(&place, &word, id.as_ref(), &mut lines)?;
-                    ids.extend(id);
-                }
-                ids
-            }
+            Some(list) => validate_ids(&place.key("id"), list, &mut keyring)?,
         };
         let file = place.key("file");
-        let key = read(&file, &raw.file, sources)
-            .and_then(|text| secret_file::decode(&text).map_err(|refusal| refused(&file, &raw.file, refusal)))?;
-        if key.expose().len() < LEN_ADVISED {
+        let refused = |refusal| refused(&file, &raw.file, refusal);
+        let text = read(&file, &raw.file, sources)?;
+        let key = secret_file::decode(&text).map_err(refused)?;
+        if key.len() < LEN_ADVISED {
             let text = format!("a pre-shared key of less than {LEN_ADVISED} bytes can be guessed");
             warnings.push(file.warning(&raw.file, text));
         }
-        secrets.push(Secret { name, ids, key });
+        let key = Psk::new(key).map_err(|_| refused(secret_file::empty()))?;
+        keyring.secrets.add(ids, key);
     }
-    Ok(secrets)
+    Ok(keyring)
+}
+
+fn validate_ids(
+    here: &Place<'_>,
+    list: List<Word>,
+    keyring: &mut Keyring,
+) -> Result<Vec<IdentityPattern>, ConfigError> {
+    let mut ids = Vec::new();
+    for (place, word) in here.some_items(list, IDS_MAX)? {
+        let id = identity::pattern(&place, &word)?;
+        keyring.claim(&place, &word, id.clone())?;
+        ids.push(id);
+    }
+    Ok(ids)
 }
 
 /// Reads the file that a word names; relative names start where the configuration lies.
@@ -106,17 +119,5 @@ fn check_kind(place: &Place<'_>, word: &Word) -> Result<(), ConfigError> {
             Err(place.unserved(word, "names that start with `ike-`", "only pre-shared keys are served so far"))
         }
         _ => Err(place.invalid(word, "names that start with `ike-`, such as ike-office")),
-    }
-}
-
-fn refuse_second(
-    place: &Place<'_>,
-    word: &Word,
-    id: Option<&Identity>,
-    lines: &mut BTreeMap<Option<Identity>, u64>,
-) -> Result<(), ConfigError> {
-    match lines.insert(id.cloned(), word.referenced.line()) {
-        None => Ok(()),
-        Some(line) => Err(place.duplicate(word, line, "one secret for each identity, and one without `id`")),
     }
 }
