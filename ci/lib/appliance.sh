@@ -34,11 +34,14 @@ appliance_show() { node_exec appliance1 phalanx show "$1" --json; }
 
 # appliance_sas PEER — the SAs of one client in the shape of peer_sas, seen from the other end: the client's "in" is
 # the appliance's "out". Bytes are IP packets inside the tunnel here, too.
-appliance_sas() {
-    appliance_show sas | jq -c --arg peer "$1.example" '
-        map(select(.peer == $peer) |
-            {direction: (if (.direction | startswith("in")) then "out" else "in" end), spi, bytes, packets})'
+appliance_sas() { appliance_show sas | jq -c --arg peer "$1.example" "map(select(.peer == \$peer) | $appliance_as_peer)"; }
+
+# appliance_sas_closed PEER — the same of the SAs that have ended: the log holds their last account.
+appliance_sas_closed() {
+    jq -cR --arg peer "$1.example" "fromjson? | .fields | select(.message == \"SA closed\" and .peer == \$peer)
+        | $appliance_as_peer" "$(appliance_log)" | jq -cs .
 }
+appliance_as_peer='{direction: (if .direction | startswith("in") then "out" else "in" end), spi, bytes, packets}'
 
 # appliance_stop — SIGTERM, and the time in milliseconds that the stop took on stdout; false after 10 s.
 appliance_stop() {

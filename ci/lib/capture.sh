@@ -1,12 +1,12 @@
 # shellcheck shell=bash
 # What was on a wire: captures, and what they hold.
 
-# capture_start NODE FILE [OPTION…] — every packet of the node's eth0, from now on, with tcpdump's options to bound
-# it. The file name ends in .pcap: that is what AppArmor lets tcpdump write.
+# capture_start NODE INTERFACE FILE [OPTION…] — every packet there, from now on; tcpdump's options bound it. The file
+# name ends in .pcap: that is what AppArmor lets tcpdump write.
 capture_start() {
-    local node=$1 file=$2
-    shift 2
-    setsid ip netns exec "phx-$node" tcpdump -i eth0 -n -s 0 -B 65536 -Z root -w "$file" "$@" \
+    local node=$1 interface=$2 file=$3
+    shift 3
+    setsid ip netns exec "phx-$node" tcpdump -i "$interface" -n -s 0 -B 65536 -Z root -w "$file" "$@" \
         >"$file.log" 2>&1 </dev/null {demo_lock}>&- &
     echo $! >"$file.pid"
     disown

@@ -1,27 +1,24 @@
 # shellcheck shell=bash
 # Both ends count the same bytes: IP packets inside the tunnel, without ESP's own. An SA that was rekeyed away takes
-# its counters with it, so a watcher notes every SA while it lives, and the sums run over all that it saw.
+# its counters with it: the appliance logs them then; of the client, a watcher notes every SA while it lives.
+# The sums run over all SAs that there were.
 
-# counters_watch NAME — samples both ends until it is stopped; the pid goes to counters.pid.
+# counters_watch NAME — samples the client until it is stopped; the pid goes to counters.pid.
 counters_watch() {
     local name=$1 dir
     dir=$(node_dir "$name")
     while :; do
-        counters_sample "$name" || true
+        counters_client "$name" || true
         sleep 0.2
     done >/dev/null 2>&1 {demo_lock}>&- &
     echo $! >"$dir/counters.pid"
     disown
 }
 
-# counters_sample NAME — one line for each end: {"side": …, "sas": […]}.
-counters_sample() {
-    local name=$1 dir
-    dir=$(node_dir "$name")
-    {
-        peer_sas "$name" | jq -c '{side: "client", sas: .}'
-        appliance_sas "$name" | jq -c '{side: "appliance", sas: .}'
-    } >>"$dir/counters.jsonl"
+# counters_client, counters_appliance NAME — append one line: {"side": …, "sas": […]}.
+counters_client() { peer_sas "$1" | jq -c '{side: "client", sas: .}' >>"$(node_dir "$1")/counters.jsonl"; }
+counters_appliance() {
+    { appliance_sas "$1"; appliance_sas_closed "$1"; } | jq -c '{side: "appliance", sas: .}' >>"$(node_dir "$1")/counters.jsonl"
 }
 
 counters_stop() { kill "$(cat "$(node_dir "$1")/counters.pid")" 2>/dev/null || true; }
@@ -33,7 +30,7 @@ counters_table() {
         def largest(side): map(select(.side == side)) | {bytes: (map(.bytes) | max // 0), packets: (map(.packets) | max // 0)};
         [.[] | .side as $side | .sas[] | . + {side: $side, spi: (.spi | ltrimstr("0x") | ascii_downcase | sub("^0+"; ""))}]
         | group_by([.direction, .spi])
-        | map({direction: .[0].direction, spi: ("0x" + .[0].spi), client: largest("client"), appliance: largest("appliance")})
+        | map({direction: .[0].direction, spi: ("0x" + ("0000000" + .[0].spi)[-8:]), client: largest("client"), appliance: largest("appliance")})
         ' "$(node_dir "$1")/counters.jsonl"
 }
 

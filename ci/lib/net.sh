@@ -44,7 +44,16 @@ link() {
 }
 
 address() { ip -n "phx-$1" address add "$2" dev "$3"; }
-route() { ip -n "phx-$1" route add "${@:2}"; }
+route() { ip -n "phx-$1" route replace "${@:2}"; }
+
+# network_routes — again after a link was pulled: the kernel forgets routes over a link that is down.
+network_routes() {
+    route client1 default via "$client1_router"
+    route client2 default via "$nat_inside"
+    route nat default via "$nat_router"
+    route router "$dvipa/32" dev phalanx
+    route web1 default via "$inside_address"
+}
 
 # network_up — the nodes must stand.
 network_up() {
@@ -56,14 +65,11 @@ network_up() {
 
     address client1 "$client1_address/25" eth0
     address router "$client1_router/25" client1
-    route client1 default via "$client1_router"
 
     address client2 "$client2_address/24" eth0
     address nat "$nat_inside/24" inside
-    route client2 default via "$nat_inside"
     address nat "$nat_address/25" outside
     address router "$nat_router/25" nat
-    route nat default via "$nat_router"
     in_net nat sysctl -q -w net.ipv4.ip_forward=1
     # Ports of their own, as a NAT with many clients behind it would give: nobody may rely on 500 or 4500.
     in_net nat nft -f - <<-RULES
@@ -77,12 +83,11 @@ network_up() {
 	RULES
 
     address router "$network_router/24" phalanx
-    route router "$dvipa/32" dev phalanx
     in_net router sysctl -q -w net.ipv4.ip_forward=1
 
     address web1 "$web1_address/24" eth0
     address web1 "$dvipa/32" lo
-    route web1 default via "$inside_address"
     # The DVIPA is for the loopback alone: web1 neither answers ARP for it nor asks in its name.
     in_net web1 sysctl -q -w net.ipv4.conf.all.arp_ignore=1 net.ipv4.conf.all.arp_announce=2
+    network_routes
 }

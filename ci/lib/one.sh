@@ -81,11 +81,18 @@ one_web() {
     mkdir "$dir/www"
     head -c "$one_file_bytes" /dev/urandom >"$dir/www/$one_path"
     one_sha256=$(sha256sum "$dir/www/$one_path" | cut -d' ' -f1)
-    node_spawn web1 httpd busybox httpd -f -p "$dvipa:80" -h "$dir/www"
-    wait_until 5 node_exec web1 curl -s -o /dev/null --head "http://$dvipa/$one_path" || die "the web server did not start"
+    web_start
     # The request is among the first packets; the rest is only more of the file.
-    capture_start web1 "$dir/wire.pcap" -c 500
+    capture_start web1 eth0 "$dir/wire.pcap" -c 500
     say "web1 serves $((one_file_bytes / 1000000)) MB of random bytes, sha256 ${one_sha256:0:16}…"
+}
+
+# web_start — again after a fault, too.
+web_start() {
+    local dir
+    dir=$(node_dir web1)
+    node_spawn web1 httpd busybox httpd -f -p "$dvipa:80" -h "$dir/www"
+    wait_until 5 node_exec web1 curl -s -o /dev/null --head "http://$dvipa/" || die "the web server did not start"
 }
 
 one_appliance() {
@@ -103,7 +110,7 @@ one_client() {
     peer_configure "$name" "$(node_dir appliance1)/$name.psk"
     peer_start "$name"
     step "$name: strongSwan $(peer_version "$name"), ${peer_about[$name]}"
-    capture_start "$name" "$dir/wire.pcap"
+    capture_start "$name" eth0 "$dir/wire.pcap"
     counters_watch "$name"
     if ! peer_connect "$name"; then
         tail -n 15 "$dir/initiate.log"
@@ -153,7 +160,8 @@ one_compare() {
     say "one second of silence, then both ends' counters"
     sleep 1
     counters_stop "$name"
-    counters_sample "$name"
+    counters_client "$name"
+    counters_appliance "$name"
     table=$(counters_table "$name")
     sums=$(counters_sums "$table")
     report_sas "$table" "$sums"
