@@ -1,11 +1,47 @@
 //! IKEv2 (RFC 7296), sans-IO: responder and rekeying initiator.
+//!
+//! **Purpose.** Negotiates the security associations of one appliance with any number of peers. [`Endpoint`] holds all
+//! its IKE SAs; datagrams, time and commands go in, datagrams and [events](event::Event) come out.
+//!
+//! **Promises.**
+//! - Nothing that comes from a network makes it panic, loop or grow without bound: every table has a limit in
+//!   [`config::Limits`], and what is refused or dropped is counted under a reason.
+//! - Whatever an unauthenticated peer sends changes nothing of what stands: a half-open IKE SA is another type than an
+//!   authenticated one, and an authenticated one cannot be made without a proof that only the verification gives out.
+//! - No message ID is used for two different messages; a repeated request gets the very octets that answered it first.
+//! - A given seed and a given sequence of calls give the same octets and events, always.
+//! - Keys are wiped when dropped and never printed.
+//!
+//! **What it never does.** It reads no clock, opens no socket, starts no thread and logs nothing.
+//!
+//! One file for each exchange stands in `exchange/`; our own side of IKE_SA_INIT and IKE_AUTH in `initiator/`.
 #![forbid(unsafe_code)]
 
 mod channel;
+mod child;
 pub mod config;
+mod context;
+mod cookie;
+mod counters;
 mod crypto;
+mod endpoint;
 pub mod error;
+pub mod event;
+mod exchange;
+mod half_open;
+mod initiator;
+mod kept;
 pub mod message;
+mod nat;
 pub mod proposal;
+mod rate;
+mod sa;
+mod table;
+mod window;
 
 pub use channel::Role;
+pub use counters::{Counters, DropReason};
+pub use crypto::kex::Kex;
+pub use crypto::prf::Prf;
+pub use endpoint::{ChildInfo, Endpoint, IkeSaInfo, Occupancy};
+pub use event::{Datagram, Event};

@@ -141,7 +141,7 @@ pub(crate) enum EspContext {
 /// Outer `None`: no match. Inner `None`: no key exchange.
 fn pick_esp_kex(ours: &[Kex], offer: &mut Offer<'_>, context: EspContext) -> Option<Option<Kex>> {
     let none_is_offered = !offer.offers(TransformKind::KEY_EXCHANGE) || offer.has(key_exchange(None));
-    let mut without = |offer: &mut Offer<'_>| {
+    let without = |offer: &mut Offer<'_>| {
         if offer.offers(TransformKind::KEY_EXCHANGE) {
             offer.chosen.push(key_exchange(None));
         }

@@ -1,0 +1,137 @@
+//! CHILD_SAs as IKE sees them: their numbers, selectors and times. The keys leave with the event and are not kept.
+
+use std::sync::Arc;
+
+use ipsec::Spi;
+use ipsec::sa::{ChildSa, Direction, Encapsulation, Mode, SaParameters};
+use ipsec::selector::Selectors;
+use ipsec::time::Instant;
+
+use crate::channel::Role;
+use crate::config::ChildSettings;
+use crate::context::Context;
+use crate::crypto::keys::ChildKeys;
+use crate::endpoint::ChildInfo;
+use crate::event::{ChildUp, Event, SendFrom};
+use crate::proposal::EspSuite;
+use crate::sa::{Lineage, Path};
+
+/// Where a CHILD_SA stands in its life.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum ChildState {
+    /// In use.
+    InUse,
+    /// Another one took its place; whoever made that one deletes this one.
+    Replaced,
+    /// It lost a rekey collision; whoever made it deletes it.
+    Redundant,
+    /// We asked the peer to delete it.
+    Closing,
+}
+
+/// One CHILD_SA.
+#[derive(Debug)]
+pub(crate) struct Child {
+    pub(crate) name: Arc<str>,
+    pub(crate) inbound: Spi,
+    pub(crate) outbound: Spi,
+    pub(crate) suite: EspSuite,
+    pub(crate) mode: Mode,
+    pub(crate) selectors: Selectors,
+    pub(crate) state: ChildState,
+    pub(crate) rekey_at: Option<Instant>,
+    pub(crate) expires_at: Option<Instant>,
+    /// Attempts to rekey that failed in a row.
+    pub(crate) failures: u32,
+}
+
+/// What was agreed on for a CHILD_SA.
+pub(crate) struct Agreement {
+    pub(crate) inbound: Spi,
+    pub(crate) outbound: Spi,
+    pub(crate) suite: EspSuite,
+    pub(crate) mode: Mode,
+    pub(crate) selectors: Selectors,
+    pub(crate) keys: ChildKeys,
+    /// Our side in the exchange that made it.
+    pub(crate) role: Role,
+}
+
+/// How a new CHILD_SA enters service.
+pub(crate) struct Entry {
+    pub(crate) replaces: Option<Spi>,
+    pub(crate) send: SendFrom,
+}
+
+impl Child {
+    /// Makes the CHILD_SA and announces it.
+    pub(crate) fn establish(
+        cx: &mut Context,
+        lineage: &Lineage,
+        path: &Path,
+        settings: &ChildSettings,
+        agreed: Agreement,
+        entry: Entry,
+    ) -> Child {
+        let (inbound_key, outbound_key) = match agreed.role {
+            Role::Initiator => (agreed.keys.from_responder, agreed.keys.from_initiator),
+            Role::Responder => (agreed.keys.from_initiator, agreed.keys.from_responder),
+        };
+        let half = |direction, spi, key| SaParameters {
+            name: settings.name.clone(),
+            peer: lineage.peer,
+            peer_name: lineage.peer_name.clone(),
+            dvipa: path.local.ip(),
+            remote: path.remote.ip(),
+            spi,
+            direction,
+            mode: agreed.mode,
+            encapsulation: path.encapsulation(),
+            cipher: agreed.suite.cipher,
+            key,
+            esn: agreed.suite.esn,
+            replay_window_packets: settings.replay_window_packets,
+            selectors: agreed.selectors.clone(),
+            lifetime: settings.lifetime,
+            epoch: cx.config.epoch,
+        };
+        let children = ChildSa {
+            inbound: half(Direction::Inbound, agreed.inbound, inbound_key),
+            outbound: half(Direction::Outbound, agreed.outbound, outbound_key),
+        };
+        let Entry { replaces, send } = entry;
+        cx.counters.child_up += 1;
+        cx.events.push_back(Event::ChildUp(Box::new(ChildUp { children, replaces, send, overlaps: None })));
+        let time = settings.lifetime.time;
+        Child {
+            name: settings.name.clone(),
+            inbound: agreed.inbound,
+            outbound: agreed.outbound,
+            suite: agreed.suite,
+            mode: agreed.mode,
+            selectors: agreed.selectors,
+            state: ChildState::InUse,
+            rekey_at: time.soft.map(|soft| cx.now + cx.jittered(soft)),
+            expires_at: time.hard.map(|hard| cx.now + hard),
+            failures: 0,
+        }
+    }
+
+    pub(crate) fn info(&self, encapsulation: Encapsulation) -> ChildInfo {
+        ChildInfo {
+            name: self.name.clone(),
+            inbound: self.inbound,
+            outbound: self.outbound,
+            suite: self.suite,
+            mode: self.mode,
+            encapsulation,
+            selectors: self.selectors.clone(),
+            is_in_use: self.state == ChildState::InUse,
+            rekey_at: self.rekey_at,
+        }
+    }
+
+    pub(crate) fn next_timeout(&self) -> Option<Instant> {
+        self.rekey_at.into_iter().chain(self.expires_at).min()
+    }
+}

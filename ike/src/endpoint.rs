@@ -1,0 +1,137 @@
+//! The endpoint: where datagrams, time and commands come in, and datagrams and events go out.
+
+mod commands;
+mod datagrams;
+mod show;
+mod time;
+
+pub use show::{ChildInfo, IkeSaInfo, Occupancy};
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ipsec::time::Instant;
+use rand_chacha::ChaCha20Rng;
+use rand_core::SeedableRng;
+
+use crate::config::EndpointConfig;
+use crate::context::{Context, Effect};
+use crate::cookie::CookieJar;
+use crate::counters::Counters;
+use crate::event::{Datagram, DownReason, Event};
+use crate::half_open::HalfOpenTable;
+use crate::initiator::Initiating;
+use crate::message::IkeSpi;
+use crate::sa::{IkeSa, Standing, Task};
+use crate::table::SaTable;
+
+/// All IKE SAs of one appliance.
+///
+/// After every call that takes the time, drain [`poll_event`](Self::poll_event), then
+/// [`poll_transmit`](Self::poll_transmit), and call [`handle_timeout`](Self::handle_timeout) no later than
+/// [`poll_timeout`](Self::poll_timeout) says. Time must not run backwards.
+pub struct Endpoint {
+    cx: Context,
+    jar: CookieJar,
+    half_open: HalfOpenTable,
+    initiating: BTreeMap<IkeSpi, Box<Initiating>>,
+    initiating_deadlines: BTreeSet<(Instant, IkeSpi)>,
+    established: SaTable,
+    shutdown_ends_at: Option<Instant>,
+}
+
+impl Endpoint {
+    /// An endpoint without connections. `seed` must come from a good source of randomness and never be used again: all
+    /// nonces, SPIs and key exchanges follow from it.
+    #[must_use]
+    pub fn new(config: EndpointConfig, seed: [u8; 32]) -> Endpoint {
+        let mut rng = ChaCha20Rng::from_seed(seed);
+        let jar = CookieJar::new(config.timing.cookie, &mut rng);
+        Endpoint {
+            cx: Context::new(config, rng),
+            jar,
+            half_open: HalfOpenTable::default(),
+            initiating: BTreeMap::new(),
+            initiating_deadlines: BTreeSet::new(),
+            established: SaTable::default(),
+            shutdown_ends_at: None,
+        }
+    }
+
+    /// The next datagram to send.
+    pub fn poll_transmit(&mut self) -> Option<Datagram> {
+        self.cx.poll_transmit()
+    }
+
+    /// The next event. All of them are to be taken before any datagram is.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.cx.events.pop_front()
+    }
+
+    /// What has happened since the start.
+    #[must_use]
+    pub fn counters(&self) -> &Counters {
+        &self.cx.counters
+    }
+
+    /// Puts an IKE SA back after work, or buries it if it ended; then does what it wanted done to others.
+    fn put_back(&mut self, mut sa: Box<IkeSa>) {
+        sa.run_tasks(&mut self.cx);
+        match sa.ended() {
+            None => self.established.put(sa),
+            Some(reason) => self.bury(sa, reason),
+        }
+        self.apply_effects();
+    }
+
+    fn bury(&mut self, sa: Box<IkeSa>, reason: DownReason) {
+        let (peer, ends_lineage) = (sa.lineage.peer, sa.standing == Standing::Current);
+        sa.dissolve(&mut self.cx, reason);
+        if ends_lineage {
+            self.cx.counters.ike_down += 1;
+            self.cx.events.push_back(Event::IkeDown { peer, reason });
+        }
+    }
+
+    fn apply_effects(&mut self) {
+        while let Some(effect) = self.cx.effects.pop() {
+            match effect {
+                Effect::Install(sa) => self.put_back(sa),
+                Effect::MoveChildren { to, children } => {
+                    let Some(mut sa) = self.established.take(to) else { continue };
+                    sa.adopt(&mut self.cx, children);
+                    self.put_back(sa);
+                }
+            }
+        }
+    }
+
+    /// Works on one IKE SA.
+    fn with_sa<R>(&mut self, spi: IkeSpi, work: impl FnOnce(&mut IkeSa, &mut Context) -> R) -> Option<R> {
+        let mut sa = self.established.take(spi)?;
+        let result = work(&mut sa, &mut self.cx);
+        self.put_back(sa);
+        Some(result)
+    }
+
+    /// Ends every other IKE SA between the same identities, without a word to the peer, who said that it has none
+    /// (RFC 7296 §2.4). Those of any other identity are not touched.
+    fn forget_others(&mut self, keep: &IkeSa) {
+        let others = self.established.between(&keep.lineage.local_id, &keep.lineage.remote_id);
+        for spi in others {
+            if spi != keep.local_spi() {
+                self.with_sa(spi, |sa, _| sa.finish(DownReason::InitialContact));
+            }
+        }
+    }
+
+    fn close_all(&mut self, reason: DownReason) {
+        for spi in self.established.spis() {
+            self.with_sa(spi, |sa, _| {
+                let why = if sa.standing == Standing::Current { reason } else { DownReason::Replaced };
+                if !sa.is_closing() {
+                    sa.queue(Task::DeleteIke(why));
+                }
+            });
+        }
+    }
+}

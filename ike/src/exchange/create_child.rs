@@ -1,0 +1,204 @@
+//! CREATE_CHILD_SA for a new CHILD_SA (RFC 7296 §1.3.1), and what all ways to make a CHILD_SA have in common.
+
+use ipsec::sa::Mode;
+use ipsec::selector::Selectors;
+
+use crate::channel::Role;
+use crate::child::{Agreement, Child, Entry};
+use crate::config::{ChildSettings, Connection};
+use crate::context::Context;
+use crate::crypto::Secret;
+use crate::crypto::kex::Kex;
+use crate::crypto::keys::{ChildKeys, Nonces};
+use crate::crypto::prf::Prf;
+use crate::error::{Malformed, Refusal};
+use crate::event::SendFrom;
+use crate::message::payload::{KeyExchange, Notify, NotifyKind, Payload, TrafficSelectors};
+use crate::message::{Body, IkeSpi, PayloadChain};
+use crate::proposal::{ChosenEsp, EspContext, choose_esp};
+use crate::sa::{IkeSa, Lineage, Path};
+
+/// What an IKE SA lends to the making of a CHILD_SA.
+pub(crate) struct Ground<'a> {
+    pub(crate) lineage: &'a Lineage,
+    pub(crate) path: &'a Path,
+    pub(crate) prf: Prf,
+    pub(crate) d: &'a Secret,
+    /// Our SPI of the IKE SA.
+    pub(crate) owner: IkeSpi,
+}
+
+/// What we grant to a request.
+pub(crate) struct Terms<'a> {
+    settings: &'a ChildSettings,
+    chosen: ChosenEsp,
+    selectors: Selectors,
+    mode: Mode,
+}
+
+impl Terms<'_> {
+    /// The key exchange that was chosen, if any.
+    pub(crate) fn kex(&self) -> Option<Kex> {
+        self.chosen.suite.kex
+    }
+}
+
+/// Finds the child of the connection that the request fits: one that allows all that is proposed, else the first that
+/// allows some of it. A rekeying names its child itself.
+pub(crate) fn agree<'a>(
+    connection: &'a Connection,
+    path: &Path,
+    body: &Body<'_>,
+    context: EspContext,
+    only: Option<&str>,
+) -> Result<Terms<'a>, Refusal> {
+    let (ts_initiator, ts_responder) = body.require_selectors()?;
+    let proposed = Selectors { local: ts_responder.0.clone(), remote: ts_initiator.0.clone() };
+    let candidates = || connection.children.iter().filter(|child| only.is_none_or(|name| *child.name == *name));
+    let allowed = |child: &ChildSettings| child.selectors(path.local.ip(), path.remote.ip());
+    let narrowed = |child: &ChildSettings| allowed(child).narrow(&proposed);
+    let best = candidates()
+        .find(|child| narrowed(child).is_some() && allowed(child).contains(&proposed))
+        .or_else(|| candidates().find(|child| narrowed(child).is_some()));
+    let Some((settings, selectors)) = best.and_then(|child| narrowed(child).map(|selectors| (child, selectors))) else {
+        return Err(Refusal::TsUnacceptable(proposed.to_string()));
+    };
+    let Some(chosen) = choose_esp(&settings.proposals, body.require_sa()?, context) else {
+        return Err(Refusal::NoProposalChosen("none of the offered ESP proposals is configured"));
+    };
+    let transport =
+        settings.mode == Mode::Transport && body.has(NotifyKind::USE_TRANSPORT_MODE) && !path.nat.is_between();
+    let mode = if transport { Mode::Transport } else { Mode::Tunnel };
+    Ok(Terms { settings, chosen, selectors, mode })
+}
+
+/// What the keys of a CHILD_SA are made from, and what the response must tell of it.
+pub(crate) struct Ingredients {
+    pub(crate) nonces: Nonces,
+    shared: Option<Secret>,
+    tell: Tell,
+}
+
+enum Tell {
+    /// The nonces were exchanged by IKE_SA_INIT.
+    Nothing,
+    /// Our nonce, and our half of the key exchange if there is one.
+    Fresh(Option<(Kex, Vec<u8>)>),
+}
+
+impl Ingredients {
+    /// For the CHILD_SA of IKE_AUTH.
+    pub(crate) fn of_ike_auth(nonces: Nonces) -> Ingredients {
+        Ingredients { nonces, shared: None, tell: Tell::Nothing }
+    }
+
+    /// For a CREATE_CHILD_SA request: answers its nonce and its key exchange, if one was chosen.
+    pub(crate) fn answer(cx: &mut Context, body: &Body<'_>, kex: Option<Kex>) -> Result<Ingredients, Refusal> {
+        let theirs = body.require_nonce()?;
+        let mut told = None;
+        let mut shared = None;
+        if let Some(kex) = kex {
+            let ke = body.require_key_exchange()?;
+            if ke.group != kex.group() {
+                return Err(Refusal::InvalidKe { found: ke.group, wanted: kex.group() });
+            }
+            cx.counters.key_exchanges += 1;
+            let (public, secret) = kex.answer(ke.data, &mut cx.rng)?;
+            told = Some((kex, public));
+            shared = Some(secret);
+        }
+        let ours = cx.nonce();
+        if theirs == ours {
+            return Err(Malformed::NonceReflected.into());
+        }
+        let nonces = Nonces { initiator: theirs.to_vec(), responder: ours };
+        Ok(Ingredients { nonces, shared, tell: Tell::Fresh(told) })
+    }
+
+    /// The secret of the key exchange, if there was one.
+    pub(crate) fn shared(&self) -> Option<&Secret> {
+        self.shared.as_ref()
+    }
+
+    /// Appends Nr and KEr.
+    pub(crate) fn tell(&self, chain: &mut PayloadChain) {
+        let Tell::Fresh(ke) = &self.tell else { return };
+        chain.push(&Payload::Nonce(&self.nonces.responder));
+        if let Some((kex, public)) = ke {
+            chain.push(&Payload::KeyExchange(KeyExchange { group: kex.group(), data: public }));
+        }
+    }
+}
+
+/// Makes the CHILD_SA that was granted, and appends what says so to the response.
+pub(crate) fn grant(
+    cx: &mut Context,
+    ground: &Ground<'_>,
+    terms: Terms<'_>,
+    ingredients: &Ingredients,
+    entry: Entry,
+    chain: &mut PayloadChain,
+) -> Result<Child, Refusal> {
+    let inbound = cx.spis.draw_esp(&mut cx.rng, ground.owner);
+    let (cipher, nonces) = (terms.chosen.suite.cipher, &ingredients.nonces);
+    let Ok(keys) = ChildKeys::derive(ground.prf, ground.d, ingredients.shared(), nonces, cipher) else {
+        cx.spis.free_esp(inbound);
+        return Err(Refusal::TemporaryFailure("no keys"));
+    };
+    if terms.mode == Mode::Transport {
+        chain.push(&Payload::Notify(Notify::new(NotifyKind::USE_TRANSPORT_MODE, &[])));
+    }
+    chain.push(&Payload::Sa(terms.chosen.payload(&inbound.to_be_bytes())));
+    ingredients.tell(chain);
+    chain.push(&Payload::TsInitiator(TrafficSelectors(terms.selectors.remote.clone())));
+    chain.push(&Payload::TsResponder(TrafficSelectors(terms.selectors.local.clone())));
+    let agreed = Agreement {
+        inbound,
+        outbound: terms.chosen.spi,
+        suite: terms.chosen.suite,
+        mode: terms.mode,
+        selectors: terms.selectors,
+        keys,
+        role: Role::Responder,
+    };
+    Ok(Child::establish(cx, ground.lineage, ground.path, terms.settings, agreed, entry))
+}
+
+/// The group of the request's KE payload, for the choice among proposals.
+pub(crate) fn context_of(body: &Body<'_>) -> EspContext {
+    EspContext::CreateChild { group: body.key_exchange.map(|ke| ke.group) }
+}
+
+impl IkeSa {
+    pub(crate) fn ground<'a>(&'a self, lineage: &'a Lineage) -> Ground<'a> {
+        Ground { lineage, path: &self.path, prf: self.suite.prf, d: &self.d, owner: self.local_spi() }
+    }
+}
+
+/// A further CHILD_SA.
+pub(crate) fn respond(sa: &mut IkeSa, cx: &mut Context, body: &Body<'_>) -> Result<PayloadChain, Refusal> {
+    check_may_create(sa)?;
+    let allowed = cx.config.limits.children;
+    if sa.children.len() >= allowed {
+        return Err(Refusal::NoAdditionalSas { allowed });
+    }
+    let lineage = sa.lineage.clone();
+    let terms = agree(&lineage.connection, &sa.path, body, context_of(body), None)?;
+    let ingredients = Ingredients::answer(cx, body, terms.kex())?;
+    let mut chain = PayloadChain::new();
+    let entry = Entry { replaces: None, send: SendFrom::PeerUse };
+    let child = grant(cx, &sa.ground(&lineage), terms, &ingredients, entry, &mut chain)?;
+    sa.children.push(child);
+    Ok(chain)
+}
+
+/// An IKE SA that is being replaced or deleted makes no more children (RFC 7296 §2.25.2).
+pub(crate) fn check_may_create(sa: &IkeSa) -> Result<(), Refusal> {
+    if !sa.is_current() {
+        return Err(Refusal::TemporaryFailure("the IKE SA is being replaced or deleted"));
+    }
+    if sa.is_rekeying() {
+        return Err(Refusal::TemporaryFailure("the IKE SA is being rekeyed"));
+    }
+    Ok(())
+}

@@ -1,0 +1,241 @@
+//! An IKE SA whose peer has been authenticated.
+//!
+//! One can only be made from an [`Authenticated`](crate::exchange::auth::Authenticated), or from the IKE SA that it
+//! replaces.
+
+mod request;
+mod response;
+mod tasks;
+mod time;
+
+pub(crate) use tasks::{Active, Request, Task};
+
+use core::net::SocketAddr;
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use ipsec::Spi;
+use ipsec::sa::{Encapsulation, PeerId};
+use ipsec::time::Instant;
+
+use crate::channel::{Channel, Role};
+use crate::child::{Child, ChildState};
+use crate::config::{Connection, Identity};
+use crate::context::Context;
+use crate::crypto::Secret;
+use crate::event::{DownReason, Event, NATT_PORT};
+use crate::exchange::rekey_ike::Rival;
+use crate::message::{ExchangeType, Header, IkeSpi, PayloadChain, Spis};
+use crate::nat::Nat;
+use crate::proposal::IkeSuite;
+use crate::window::{Incoming, Outgoing};
+
+/// Whose IKE SA this is. It passes from an IKE SA to the one that replaces it.
+pub(crate) struct Lineage {
+    pub(crate) peer: PeerId,
+    pub(crate) connection: Connection,
+    pub(crate) local_id: Identity,
+    pub(crate) remote_id: Identity,
+    pub(crate) peer_name: Arc<str>,
+}
+
+/// Between which addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Path {
+    pub(crate) local: SocketAddr,
+    pub(crate) remote: SocketAddr,
+    pub(crate) nat: Nat,
+}
+
+impl Path {
+    /// ESP goes in UDP if there is a NAT between, else it is IP protocol 50.
+    pub(crate) fn encapsulation(&self) -> Encapsulation {
+        if self.nat.is_between() {
+            Encapsulation::Udp { local_port: NATT_PORT, remote_port: self.remote.port() }
+        } else {
+            Encapsulation::None
+        }
+    }
+}
+
+/// What an IKE SA is to its lineage.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Standing {
+    /// The one in use.
+    Current,
+    /// The peer made it to replace the one with this SPI, which we are about to replace too: the nonces will tell.
+    Contender { old: IkeSpi },
+    /// Its children have moved on; whoever replaced it deletes it.
+    Replaced,
+    /// It lost a collision; whoever made it deletes it.
+    Redundant,
+}
+
+/// An authenticated IKE SA.
+pub(crate) struct IkeSa {
+    pub(crate) spis: Spis,
+    pub(crate) role: Role,
+    pub(crate) suite: IkeSuite,
+    pub(crate) d: Secret,
+    pub(crate) lineage: Arc<Lineage>,
+    pub(crate) path: Path,
+    pub(crate) children: Vec<Child>,
+    pub(crate) standing: Standing,
+    /// The peer's new IKE SA, if it rekeys this one while we do.
+    pub(crate) rival: Option<Rival>,
+    pub(crate) active: Option<Active>,
+    pub(crate) born: Instant,
+    pub(crate) rekey_at: Option<Instant>,
+    channel: Channel,
+    incoming: Incoming,
+    outgoing: Outgoing,
+    queue: VecDeque<Task>,
+    expires_at: Option<Instant>,
+    probe_at: Option<Instant>,
+    keepalive_at: Option<Instant>,
+    end: Option<DownReason>,
+}
+
+/// What a new IKE SA starts with.
+pub(crate) struct Birth {
+    pub(crate) spis: Spis,
+    pub(crate) role: Role,
+    pub(crate) suite: IkeSuite,
+    pub(crate) d: Secret,
+    pub(crate) channel: Channel,
+    pub(crate) lineage: Arc<Lineage>,
+    pub(crate) path: Path,
+    pub(crate) incoming: Incoming,
+    pub(crate) outgoing: Outgoing,
+}
+
+impl IkeSa {
+    pub(crate) fn new(cx: &mut Context, birth: Birth) -> IkeSa {
+        let connection = birth.lineage.connection.clone();
+        IkeSa {
+            spis: birth.spis,
+            role: birth.role,
+            suite: birth.suite,
+            d: birth.d,
+            lineage: birth.lineage,
+            path: birth.path,
+            children: Vec::new(),
+            standing: Standing::Current,
+            rival: None,
+            active: None,
+            born: cx.now,
+            rekey_at: connection.rekey_time.map(|span| cx.now + cx.jittered(span)),
+            channel: birth.channel,
+            incoming: birth.incoming,
+            outgoing: birth.outgoing,
+            queue: VecDeque::new(),
+            expires_at: connection.over_time.map(|span| cx.now + span),
+            probe_at: connection.dpd_delay.map(|span| cx.now + span),
+            keepalive_at: birth.path.nat.ours.then(|| cx.now + cx.config.timing.nat_keepalive),
+            end: None,
+        }
+    }
+
+    /// The SPI that we chose.
+    pub(crate) fn local_spi(&self) -> IkeSpi {
+        match self.role {
+            Role::Initiator => self.spis.initiator,
+            Role::Responder => self.spis.responder,
+        }
+    }
+
+    /// Why it is over, once it is.
+    pub(crate) fn ended(&self) -> Option<DownReason> {
+        self.end
+    }
+
+    /// It is over; the first reason counts.
+    pub(crate) fn finish(&mut self, reason: DownReason) {
+        self.end.get_or_insert(reason);
+    }
+
+    fn header(&self, exchange: ExchangeType, is_response: bool, message_id: u32) -> Header {
+        let from_initiator = self.role == Role::Initiator;
+        Header { spis: self.spis, next_payload: 0, exchange, from_initiator, is_response, message_id }
+    }
+
+    /// Seals a message; an IKE SA whose IVs are used up is over.
+    fn seal(&mut self, header: Header, chain: &PayloadChain) -> Option<Vec<u8>> {
+        match self.channel.seal(header, chain) {
+            Ok(message) => Some(message),
+            Err(_) => {
+                self.finish(DownReason::Expired);
+                None
+            }
+        }
+    }
+
+    pub(crate) fn child(&self, inbound: Spi) -> Option<&Child> {
+        self.children.iter().find(|child| child.inbound == inbound)
+    }
+
+    pub(crate) fn child_mut(&mut self, inbound: Spi) -> Option<&mut Child> {
+        self.children.iter_mut().find(|child| child.inbound == inbound)
+    }
+
+    /// The child that sends to this SPI: how the peer names it.
+    pub(crate) fn child_by_outbound(&self, outbound: u32) -> Option<&Child> {
+        self.children.iter().find(|child| child.outbound.get() == outbound)
+    }
+
+    pub(crate) fn children_in_use(&self) -> usize {
+        self.children.iter().filter(|child| child.state == ChildState::InUse).count()
+    }
+
+    /// Takes over the children of the IKE SA that this one replaces, and is from now on the one in use.
+    pub(crate) fn adopt(&mut self, cx: &mut Context, children: Vec<Child>) {
+        let owner = self.local_spi();
+        for child in &children {
+            cx.spis.give(child.inbound, owner);
+        }
+        self.children.extend(children);
+        self.standing = Standing::Current;
+    }
+
+    /// Takes a child out and says so.
+    pub(crate) fn remove_child(&mut self, cx: &mut Context, inbound: Spi, reason: DownReason) -> Option<Child> {
+        let at = self.children.iter().position(|child| child.inbound == inbound)?;
+        let child = self.children.swap_remove(at);
+        self.announce_child_down(cx, &child, reason);
+        Some(child)
+    }
+
+    fn announce_child_down(&self, cx: &mut Context, child: &Child, reason: DownReason) {
+        cx.spis.free_esp(child.inbound);
+        cx.counters.child_down += 1;
+        cx.events.push_back(Event::ChildDown {
+            peer: self.lineage.peer,
+            dvipa: self.path.local.ip(),
+            inbound: child.inbound,
+            outbound: child.outbound,
+            reason,
+        });
+    }
+
+    /// Gives back all that it holds, keeps its last response, and says that its children are gone.
+    pub(crate) fn dissolve(mut self, cx: &mut Context, reason: DownReason) {
+        for child in core::mem::take(&mut self.children) {
+            let why = match child.state {
+                ChildState::Replaced => DownReason::Replaced,
+                ChildState::Redundant => DownReason::Redundant,
+                ChildState::InUse | ChildState::Closing => reason,
+            };
+            self.announce_child_down(cx, &child, why);
+        }
+        if let Some(spi) = self.active.as_ref().and_then(Active::reserved_esp) {
+            cx.spis.free_esp(spi);
+        }
+        if let Some(spi) = self.active.as_ref().and_then(Active::reserved_ike) {
+            cx.spis.free_ike(spi);
+        }
+        cx.spis.free_ike(self.local_spi());
+        if let Some((request, response)) = self.incoming.into_last() {
+            cx.kept.keep(cx.now, request, response);
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! The peer's requests.
+
+use core::net::SocketAddr;
+
+use super::IkeSa;
+use crate::channel::{OpenError, Opened};
+use crate::config::Identity;
+use crate::context::Context;
+use crate::counters::DropReason;
+use crate::error::Refusal;
+use crate::event::{Datagram, DownReason, Event};
+use crate::exchange;
+use crate::kept::digest_of;
+use crate::message::{ExchangeType, Header, PayloadChain};
+use crate::window::Arrival;
+
+/// Proof that a message is authentic and was never seen before: only such a one tells where the peer is now
+/// (RFC 7296 §2.23), and that it is alive.
+pub(super) struct Fresh<'a> {
+    datagram: &'a Datagram,
+}
+
+impl IkeSa {
+    /// A datagram with our SPI.
+    pub(crate) fn handle_datagram(&mut self, cx: &mut Context, header: &Header, datagram: &Datagram) {
+        if header.is_response {
+            self.handle_response(cx, header, datagram);
+        } else {
+            self.handle_request(cx, header, datagram);
+        }
+    }
+
+    fn handle_request(&mut self, cx: &mut Context, header: &Header, datagram: &Datagram) {
+        match self.incoming.judge(header.message_id, &datagram.payload) {
+            Arrival::Next if Self::knows(header.exchange) => {}
+            Arrival::Next => return cx.drop(DropReason::UnexpectedExchange),
+            Arrival::Again(response) => {
+                cx.counters.requests_repeated += 1;
+                let response = response.to_vec();
+                return cx.transmit(datagram.local, datagram.remote, response);
+            }
+            Arrival::Old => return cx.drop(DropReason::OldMessageId),
+            Arrival::Ahead => return cx.drop(DropReason::FutureMessageId),
+        }
+        let Some(opened) = self.open(cx, header, datagram) else { return };
+        self.heard(cx, &self.fresh(&opened, datagram));
+        let answer = match opened.body() {
+            Ok(body) => exchange::respond(self, cx, header.exchange, &body),
+            Err(fault) => Err(Refusal::Malformed(fault)),
+        };
+        let chain = answer.unwrap_or_else(|refusal| self.refuse(cx, datagram, &refusal));
+        self.answer(cx, header, datagram, &chain);
+    }
+
+    fn refuse(&mut self, cx: &mut Context, datagram: &Datagram, refusal: &Refusal) -> PayloadChain {
+        cx.report_refusal(datagram.remote, Some(self.lineage.peer), refusal);
+        if refusal.is_fatal() {
+            self.finish(DownReason::ProtocolError);
+        }
+        refusal.to_chain()
+    }
+
+    /// Sends the response to the request that came next, and remembers it.
+    pub(crate) fn answer(&mut self, cx: &mut Context, request: &Header, datagram: &Datagram, chain: &PayloadChain) {
+        let header = self.header(request.exchange, true, request.message_id);
+        if let Some(response) = self.seal(header, chain) {
+            self.incoming.answered(digest_of(&datagram.payload), response.clone());
+            cx.transmit(datagram.local, datagram.remote, response);
+        }
+    }
+
+    /// Authenticates a message, or counts why it is not believed.
+    pub(super) fn open(&self, cx: &mut Context, header: &Header, datagram: &Datagram) -> Option<Opened> {
+        match self.channel.open(header, &datagram.payload) {
+            Ok(opened) => return Some(opened),
+            Err(OpenError::Malformed(_)) => cx.drop(DropReason::Malformed),
+            Err(OpenError::NotEncrypted) => cx.drop(DropReason::NotEncrypted),
+            Err(OpenError::NotAuthentic) => cx.drop(DropReason::NotAuthentic),
+        }
+        None
+    }
+
+    pub(super) fn fresh<'a>(&self, _authentic: &Opened, datagram: &'a Datagram) -> Fresh<'a> {
+        Fresh { datagram }
+    }
+
+    /// The peer lives, and behind a NAT it lives where this came from.
+    pub(super) fn heard(&mut self, cx: &mut Context, fresh: &Fresh<'_>) {
+        self.is_alive(cx);
+        self.move_to(cx, fresh.datagram.local, fresh.datagram.remote);
+    }
+
+    /// Something authentic came from the peer just now.
+    pub(crate) fn is_alive(&mut self, cx: &Context) {
+        self.probe_at = self.lineage.connection.dpd_delay.map(|span| cx.now + span);
+    }
+
+    /// Follows a peer behind a NAT to its new mapping. Ends that are not behind one do not move without MOBIKE, and
+    /// we do not follow when we are behind one ourselves, since then the peer could be led to follow us in circles.
+    pub(crate) fn move_to(&mut self, cx: &mut Context, local: SocketAddr, remote: SocketAddr) {
+        let unmoved = (self.path.local, self.path.remote) == (local, remote);
+        let may_move = self.path.nat.theirs && !self.path.nat.ours && self.path.local.ip() == local.ip();
+        if unmoved || !may_move {
+            return;
+        }
+        self.path.local = local;
+        self.path.remote = remote;
+        let children = self.children.iter().map(|child| child.inbound).collect();
+        cx.events.push_back(Event::AddressMoved { peer: self.lineage.peer, remote, children });
+    }
+
+    /// Whether the other IKE SA is between the same authenticated identities.
+    pub(crate) fn is_between(&self, local: &Identity, remote: &Identity) -> bool {
+        self.lineage.local_id == *local && self.lineage.remote_id == *remote
+    }
+
+    /// Whether an exchange type has a place here at all.
+    fn knows(exchange: ExchangeType) -> bool {
+        matches!(exchange, ExchangeType::CreateChildSa | ExchangeType::Informational)
+    }
+}

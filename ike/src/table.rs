@@ -1,0 +1,78 @@
+//! The authenticated IKE SAs of an endpoint: by our SPI, by deadline, by identity.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ipsec::time::Instant;
+
+use crate::config::Identity;
+use crate::message::IkeSpi;
+use crate::sa::IkeSa;
+
+/// Every IKE SA is put back after it was taken out to be worked on, which is when its indices are brought up to date.
+#[derive(Default)]
+pub(crate) struct SaTable {
+    by_spi: BTreeMap<IkeSpi, Slot>,
+    by_deadline: BTreeSet<(Instant, IkeSpi)>,
+    by_identity: BTreeMap<Identity, BTreeSet<IkeSpi>>,
+}
+
+struct Slot {
+    sa: Box<IkeSa>,
+    deadline: Option<Instant>,
+}
+
+impl SaTable {
+    pub(crate) fn len(&self) -> usize {
+        self.by_spi.len()
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &IkeSa> {
+        self.by_spi.values().map(|slot| &*slot.sa)
+    }
+
+    pub(crate) fn spis(&self) -> Vec<IkeSpi> {
+        self.by_spi.keys().copied().collect()
+    }
+
+    pub(crate) fn put(&mut self, sa: Box<IkeSa>) {
+        let spi = sa.local_spi();
+        let deadline = sa.next_timeout();
+        if let Some(deadline) = deadline {
+            self.by_deadline.insert((deadline, spi));
+        }
+        self.by_identity.entry(sa.lineage.remote_id.clone()).or_default().insert(spi);
+        self.by_spi.insert(spi, Slot { sa, deadline });
+    }
+
+    pub(crate) fn take(&mut self, spi: IkeSpi) -> Option<Box<IkeSa>> {
+        let Slot { sa, deadline } = self.by_spi.remove(&spi)?;
+        if let Some(deadline) = deadline {
+            self.by_deadline.remove(&(deadline, spi));
+        }
+        if let Some(of_identity) = self.by_identity.get_mut(&sa.lineage.remote_id) {
+            of_identity.remove(&spi);
+            if of_identity.is_empty() {
+                self.by_identity.remove(&sa.lineage.remote_id);
+            }
+        }
+        Some(sa)
+    }
+
+    /// Our SPIs of the IKE SAs between these two identities.
+    pub(crate) fn between(&self, local: &Identity, remote: &Identity) -> Vec<IkeSpi> {
+        let of_identity = self.by_identity.get(remote).into_iter().flatten();
+        of_identity
+            .filter(|spi| self.by_spi.get(spi).is_some_and(|slot| slot.sa.is_between(local, remote)))
+            .copied()
+            .collect()
+    }
+
+    pub(crate) fn next_timeout(&self) -> Option<Instant> {
+        self.by_deadline.first().map(|(deadline, _)| *deadline)
+    }
+
+    /// One whose deadline has come.
+    pub(crate) fn next_due(&self, now: Instant) -> Option<IkeSpi> {
+        self.by_deadline.first().filter(|(deadline, _)| *deadline <= now).map(|(_, spi)| *spi)
+    }
+}
