@@ -54,7 +54,7 @@ impl Authentic {
 
 /// Verifies and decrypts one whole packet in place. `sequence` is what the receiver believes the full number to be.
 ///
-/// The SA's own SPI is what is authenticated, so a packet that came to a wrong SA fails here at the latest.
+/// A packet that carries another SPI than the SA's came to the wrong SA and fails here at the latest.
 ///
 /// # Errors
 /// `Truncated`, or `AuthenticationFailed`: then the bytes after the IV are worthless.
@@ -70,6 +70,9 @@ pub(crate) fn verify(
         return Err(InboundError::Truncated);
     }
     let (before, sealed) = packet.split_at_mut(BEFORE_PAYLOAD_LEN);
+    if before[..4] != spi.to_be_bytes() {
+        return Err(InboundError::AuthenticationFailed);
+    }
     let mut iv = [0; IV_LEN];
     iv.copy_from_slice(&before[HEADER_LEN..]);
     let aad = Aad::new(spi, sequence, esn);

@@ -85,6 +85,12 @@ impl IvGenerator {
         Self { sender, next: 0 }
     }
 
+    /// A generator that stands somewhere, to test with published vectors.
+    #[cfg(test)]
+    pub(crate) fn standing_at(sender: SenderNumber, next: u64) -> Self {
+        Self { sender, next }
+    }
+
     /// Whose IVs these are.
     #[must_use]
     #[inline]

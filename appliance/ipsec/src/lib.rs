@@ -31,4 +31,7 @@ pub mod spd;
 mod spi;
 pub mod time;
 
+#[cfg(test)]
+mod testing;
+
 pub use spi::Spi;

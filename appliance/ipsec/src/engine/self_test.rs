@@ -167,3 +167,12 @@ fn compare_with_ring(kind: EngineKind, cipher: Cipher) -> Result<(), SelfTestFai
     }
     Ok(())
 }
+
+/// The first vector with one wrong bit, to see that the test can fail.
+#[cfg(test)]
+pub(super) fn with_broken_vector(kind: EngineKind) -> Result<(), SelfTestFailed> {
+    let [good, ..] = VECTORS;
+    let broken = Vector { plain: b"\x01\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0", ..good };
+    let work = Work::new(kind, broken.cipher, broken.key).map_err(|_| SelfTestFailed::Key(broken.cipher))?;
+    broken.try_on(&work)
+}
