@@ -3,5 +3,6 @@
 #![forbid(unsafe_code)]
 
 pub mod config;
+pub mod control_core;
 pub mod sender_numbers;
 pub mod stack;

@@ -41,16 +41,16 @@ impl PacketBuffer for Frame {
     }
 }
 
-/// One receive and one transmit queue of a port.
+/// One core's queues of a port. A port with fewer receive queues than cores leaves some cores without one.
 #[derive(Debug)]
 pub struct QueuePair {
-    rx: RxQueue,
+    rx: Option<RxQueue>,
     tx: TxQueue,
 }
 
 impl QueuePair {
-    /// Joins two queues of one port under one owner.
-    pub fn new(rx: RxQueue, tx: TxQueue) -> QueuePair {
+    /// Joins the queues of one port under one owner.
+    pub fn new(rx: Option<RxQueue>, tx: TxQueue) -> QueuePair {
         QueuePair { rx, tx }
     }
 }
@@ -63,8 +63,9 @@ impl PortQueue for QueuePair {
         if !burst.is_empty() {
             return;
         }
+        let Some(rx) = &mut self.rx else { return };
         let mut arrived = dpdk::Burst::<BURST>::new();
-        self.rx.receive(&mut arrived);
+        rx.receive(&mut arrived);
         burst.extend(arrived.into_iter().map(Frame));
     }
 

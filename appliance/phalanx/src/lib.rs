@@ -4,6 +4,8 @@
 
 #![forbid(unsafe_code)]
 
+pub mod appliance;
+pub mod clock;
 pub mod device;
 pub mod frame;
 pub mod launch;

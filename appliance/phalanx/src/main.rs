@@ -1,3 +1,21 @@
-//! The appliance: DPDK ports joined to the poll loops and the control core.
+//! `phalanx`: run the appliance, check a configuration, ask a running appliance what it sees.
 
-fn main() {}
+#![forbid(unsafe_code)]
+
+mod command_line;
+mod log;
+mod run;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use command_line::{CommandLine, Verb};
+
+fn main() -> ExitCode {
+    let outcome = match CommandLine::parse().verb {
+        Verb::Run(arguments) => run::run(&arguments),
+        Verb::Check(arguments) => run::check(&arguments),
+        Verb::Version(arguments) => command_line::print_version(arguments.json),
+    };
+    outcome.into()
+}

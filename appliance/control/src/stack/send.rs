@@ -53,7 +53,9 @@ impl Stack {
         let port = match way {
             Way::Station(port, _) | Way::Neighbour(NextHop { port, .. }) => port,
         };
-        let marker: &[u8] = if local.port() == natt::PORT { &natt::NON_ESP_MARKER } else { &[] };
+        // A NAT keepalive is a single octet and nothing else (RFC 3948 §2.3).
+        let is_marked = local.port() == natt::PORT && payload != natt::KEEPALIVE;
+        let marker: &[u8] = if is_marked { &natt::NON_ESP_MARKER } else { &[] };
         let link = &mut self.ports.get_mut(&port).ok_or(DropReason::PortUnknown)?.link;
         link.send_datagram(now, local, remote, marker, payload)?;
         while let Some(mut packet) = self.poll_link(port) {

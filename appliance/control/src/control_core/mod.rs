@@ -1,0 +1,387 @@
+//! The control core: the one place where IP stack, IKE and the data cores meet.
+//!
+//! Sans-IO like its parts: the owner calls [`ControlCore::poll`] with the time and sleeps until something may have
+//! changed. Frames come and go through the data cores' mailboxes.
+//!
+//! **Promises.**
+//! - An SA stands on every data core before the IKE message that lets the peer use it leaves.
+//! - A command that finds a mailbox full is kept and sent later, in order.
+//! - What a data core gives back is freed here, not on the packet path.
+//!
+//! **What it never does.** It touches no packet of a connection and decides nothing for a single packet.
+
+mod cores;
+mod listing;
+mod policy;
+mod registry;
+
+use core::time::Duration;
+use datapath::buffer::PacketBuffer;
+use datapath::mailbox::{Command, Event, PuntReason, Retired, SaName};
+use datapath::routes::NextHop;
+use ike::Endpoint;
+use ike::event::{ChildUp, SendFrom};
+use ipsec::engine::Engine;
+use ipsec::iv::IvGenerator;
+use ipsec::sa::{Direction, SaParameters};
+use ipsec::time::Instant;
+use tracing::{debug, info, warn};
+
+use crate::sender_numbers::{SenderNumbers, SenderNumbersError};
+use crate::stack::Stack;
+
+pub use cores::CoreHandle;
+use cores::Cores;
+pub use listing::Listing;
+pub use policy::policy;
+use registry::Registry;
+pub use registry::{Half, Registered};
+
+/// Punted frames and events looked at from one core in one poll, so that no core starves the others or IKE's timers.
+const PER_CORE_AND_POLL: usize = 256;
+
+/// How long IKE messages wait for data cores to take up an SA. A core that is slower has stopped.
+const INSTALL_PATIENCE: Duration = Duration::from_millis(200);
+
+/// Makes a frame of the packet path from bytes; `None` while the mempool is empty.
+pub type FrameSource<B> = Box<dyn FnMut(&[u8]) -> Option<B> + Send>;
+
+/// Everything that the control core is made of.
+pub struct Parts<B> {
+    /// The IP stack of our own addresses.
+    pub stack: Stack,
+    /// IKE.
+    pub ike: Endpoint,
+    /// The data cores.
+    pub cores: Vec<CoreHandle<B>>,
+    /// The durable counter behind IVs.
+    pub sender_numbers: SenderNumbers,
+    /// The AEAD engine that passed its self-test.
+    pub engine: Engine,
+    /// MTU of each port, by number.
+    pub port_mtus: Vec<u16>,
+    /// Where frames come from.
+    pub frames: FrameSource<B>,
+}
+
+/// The control core.
+pub struct ControlCore<B> {
+    stack: Stack,
+    ike: Endpoint,
+    cores: Cores<B>,
+    registry: Registry,
+    sender_numbers: SenderNumbers,
+    frames: FrameSource<B>,
+    listing: Option<Listing>,
+    /// IKE messages wait until every core has executed the commands up to here, or until the instant.
+    barrier: Option<Instant>,
+    frames_lost: u64,
+}
+
+impl<B: PacketBuffer> ControlCore<B> {
+    /// Joins the parts. Nothing is installed yet.
+    pub fn new(parts: Parts<B>) -> Self {
+        let registry = Registry::new(parts.engine, parts.cores.len(), parts.port_mtus);
+        ControlCore {
+            stack: parts.stack,
+            ike: parts.ike,
+            cores: Cores::new(parts.cores),
+            registry,
+            sender_numbers: parts.sender_numbers,
+            frames: parts.frames,
+            listing: None,
+            barrier: None,
+            frames_lost: 0,
+        }
+    }
+
+    /// One turn: takes in what the data cores say, lets IP stack and IKE work, hands out what came of it. Returns
+    /// whether there was anything to do.
+    pub fn poll(&mut self, now: Instant) -> bool {
+        let mut busy = self.hear_cores(now);
+        busy |= self.run_timers(now);
+        busy |= self.pass_datagrams_to_ike(now);
+        busy |= self.follow_ike(now);
+        self.follow_neighbours();
+        self.cores.flush();
+        self.send_ike(now);
+        busy |= self.send_frames();
+        busy
+    }
+
+    /// When [`ControlCore::poll`] has something to do even if no data core says anything.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        [self.stack.poll_timeout(), self.ike.poll_timeout(), self.barrier].into_iter().flatten().min()
+    }
+
+    /// Installs a lab SA that no IKE stands behind.
+    pub fn install_static(&mut self, inbound: Option<SaParameters>, outbound: Option<SaParameters>) {
+        let born_at = self.sender_numbers.current();
+        let plan = self.registry.admit(inbound, outbound, born_at, self.stack.routes());
+        match plan {
+            Ok(id) => {
+                self.registry.install_inbound(id, false, &mut self.cores);
+                self.registry.install_outbound(id, &mut self.cores);
+            }
+            Err(why) => warn!(%why, "static SA refused"),
+        }
+    }
+
+    /// Deletes all SAs at their peers; [`ControlCore::is_idle`] says when that is done, or has taken too long.
+    pub fn initiate_shutdown(&mut self, now: Instant) {
+        self.ike.initiate_shutdown(now);
+    }
+
+    /// Whether IKE has nothing left to say.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.ike.is_idle()
+    }
+
+    /// The IP stack, to read.
+    #[must_use]
+    pub fn stack(&self) -> &Stack {
+        &self.stack
+    }
+
+    /// IKE, to read.
+    #[must_use]
+    pub fn ike(&self) -> &Endpoint {
+        &self.ike
+    }
+
+    /// Every SA that is installed.
+    pub fn sas(&self) -> impl Iterator<Item = &Registered> {
+        self.registry.iter()
+    }
+
+    /// The data cores' ledgers and counters, in order.
+    pub fn cores(&self) -> impl Iterator<Item = &CoreHandle<B>> {
+        self.cores.iter()
+    }
+
+    /// Frames of ours that found no buffer or no room on their way to a port.
+    #[must_use]
+    pub fn frames_lost(&self) -> u64 {
+        self.frames_lost
+    }
+
+    /// Begins to list all connections; [`ControlCore::take_listing`] has them when every core has answered.
+    pub fn start_listing(&mut self) {
+        if self.listing.is_none() {
+            self.listing = Some(Listing::start(&mut self.cores));
+        }
+    }
+
+    /// The complete list, once.
+    pub fn take_listing(&mut self) -> Option<Listing> {
+        self.listing.take_if(|listing| listing.is_complete())
+    }
+
+    /// Forgets replay windows, for benchmarks with static SAs.
+    pub fn reset_windows(&mut self) {
+        self.cores.tell_all(|| Command::ResetWindows);
+    }
+
+    fn hear_cores(&mut self, now: Instant) -> bool {
+        let mut busy = false;
+        for core in 0..self.cores.len() {
+            for _ in 0..PER_CORE_AND_POLL {
+                let Some(event) = self.cores.next_event(core) else { break };
+                busy = true;
+                self.handle_event(now, core, event);
+            }
+            for _ in 0..PER_CORE_AND_POLL {
+                let Some(punted) = self.cores.next_punted(core) else { break };
+                busy = true;
+                match punted.reason {
+                    PuntReason::ForUs => self.stack.handle_frame(now, punted.port, punted.frame.bytes()),
+                    PuntReason::TooBig { mtu } => self.stack.send_too_big(now, punted.frame.bytes(), mtu),
+                }
+            }
+        }
+        busy
+    }
+
+    fn handle_event(&mut self, now: Instant, core: usize, event: Event) {
+        match event {
+            Event::FirstPacket { sa } => {
+                if let Some(id) = self.registry.find(sa) {
+                    self.registry.install_outbound(id, &mut self.cores);
+                }
+            }
+            Event::SoftLimit { sa } => {
+                if let Some(inbound) = self.registry.inbound_spi_of(sa) {
+                    info!(dvipa = %sa.dvipa, spi = %sa.spi, direction = %sa.direction, "soft limit reached, rekeying");
+                    if let Err(error) = self.ike.rekey_child(now, inbound) {
+                        debug!(%error, "nothing to rekey");
+                    }
+                }
+            }
+            Event::HardLimit { sa } => {
+                if let Some(inbound) = self.registry.inbound_spi_of(sa) {
+                    warn!(dvipa = %sa.dvipa, spi = %sa.spi, direction = %sa.direction, "hard limit reached, SA ends");
+                    if let Err(error) = self.ike.child_expired(now, inbound) {
+                        debug!(%error, "no IKE stands behind it");
+                    }
+                }
+            }
+            Event::NeighbourWanted(hop) => {
+                let resolution = self.stack.resolve(now, hop.port, hop.address);
+                debug!(address = %hop.address, ?resolution, "a packet wants a neighbour");
+            }
+            Event::IvsWanted => self.renew_ivs(core),
+            Event::Connections { page, next } => {
+                if let Some(listing) = &mut self.listing {
+                    listing.add(core, page, next, &mut self.cores);
+                }
+            }
+            Event::Retired(Retired::Inbound(entry)) => self.registry.retired_inbound(&entry),
+            Event::Retired(Retired::Outbound(entry)) => self.registry.retired_outbound(&entry),
+            Event::Retired(Retired::Routes(_) | Retired::Policy(_) | Retired::Ivs(_)) => {}
+        }
+    }
+
+    /// A new sender number for a core whose IVs have run out or have grown too old.
+    fn renew_ivs(&mut self, core: usize) {
+        match self.draw_ivs() {
+            Ok(ivs) => self.cores.tell(core, Command::Ivs(Box::new(ivs))),
+            Err(error) => warn!(%error, core, "no new sender number; the core cannot encrypt"),
+        }
+    }
+
+    fn draw_ivs(&mut self) -> Result<IvGenerator, SenderNumbersError> {
+        self.sender_numbers.draw().map(IvGenerator::new)
+    }
+
+    fn run_timers(&mut self, now: Instant) -> bool {
+        let is_due = |timeout: Option<Instant>| timeout.is_some_and(|at| at <= now);
+        let (stack, ike) = (is_due(self.stack.poll_timeout()), is_due(self.ike.poll_timeout()));
+        if stack {
+            self.stack.handle_timeout(now);
+        }
+        if ike {
+            self.ike.handle_timeout(now);
+        }
+        stack || ike
+    }
+
+    fn pass_datagrams_to_ike(&mut self, now: Instant) -> bool {
+        let mut busy = false;
+        while let Some(datagram) = self.stack.poll_datagram() {
+            busy = true;
+            let crate::stack::IkeDatagram { local, remote, payload } = datagram;
+            self.ike.handle_datagram(now, &ike::Datagram { local, remote, payload });
+        }
+        busy
+    }
+
+    fn follow_ike(&mut self, now: Instant) -> bool {
+        let mut busy = false;
+        while let Some(event) = self.ike.poll_event() {
+            busy = true;
+            self.handle_ike_event(now, event);
+        }
+        busy
+    }
+
+    fn handle_ike_event(&mut self, now: Instant, event: ike::Event) {
+        match event {
+            ike::Event::IkeUp(up) => {
+                info!(peer = %up.peer_name, connection = %up.connection, remote = %up.remote, nat = up.nat, "IKE SA up");
+            }
+            ike::Event::IkeRekeyed { peer } => info!(%peer, "IKE SA rekeyed"),
+            ike::Event::IkeDown { peer, reason } => info!(%peer, %reason, "IKE SA down"),
+            ike::Event::ChildUp(up) => self.child_up(now, *up),
+            ike::Event::ChildDown { peer, dvipa, inbound, outbound: _, reason } => {
+                let name = SaName { peer, dvipa, direction: Direction::Inbound, spi: inbound };
+                self.registry.remove(name, reason.words(), &mut self.cores);
+            }
+            ike::Event::AddressMoved { peer, remote, children: _ } => {
+                info!(%peer, %remote, "the peer's address has changed");
+                self.cores.tell_all(|| Command::MovePeer { peer, remote });
+            }
+            ike::Event::RekeyFailed { peer, child, why } => warn!(%peer, ?child, why, "rekeying failed"),
+            ike::Event::Refused { remote, peer, why } => warn!(%remote, ?peer, why, "IKE request refused"),
+            ike::Event::InitiationFailed { connection, remote, why } => {
+                warn!(%connection, %remote, why, "no IKE SA came about");
+            }
+        }
+    }
+
+    fn child_up(&mut self, now: Instant, up: ChildUp) {
+        let ChildUp { children, replaces, send, overlaps } = up;
+        let (name, dvipa, peer) = (children.inbound.name.clone(), children.inbound.dvipa, children.inbound.peer);
+        let (inbound, outbound) = (children.inbound.spi, children.outbound.spi);
+        let peer_name = children.inbound.peer_name.clone();
+        let born_at = self.sender_numbers.current();
+        let id =
+            match self.registry.admit(Some(children.inbound), Some(children.outbound), born_at, self.stack.routes()) {
+                Ok(id) => id,
+                Err(why) => {
+                    warn!(%dvipa, spi = %inbound, peer = %peer_name, %why, "CHILD_SA cannot be installed, deleting it");
+                    if let Err(error) = self.ike.delete_child(now, inbound) {
+                        warn!(%error, "it is gone already");
+                    }
+                    return;
+                }
+            };
+        info!(
+            child = %name, peer = %peer_name, %dvipa, spi_in = %inbound, spi_out = %outbound,
+            replaces = replaces.map(tracing::field::display), overlaps = overlaps.map(tracing::field::display),
+            "CHILD_SA up"
+        );
+        self.registry.install_inbound(id, send == SendFrom::PeerUse, &mut self.cores);
+        match send {
+            SendFrom::Now => self.registry.install_outbound(id, &mut self.cores),
+            SendFrom::PeerUse => {
+                if let Some(spi) = replaces {
+                    self.registry.send_after(id, SaName { peer, dvipa, direction: Direction::Inbound, spi });
+                }
+            }
+            SendFrom::Never => {}
+        }
+        self.barrier = Some(now + INSTALL_PATIENCE);
+    }
+
+    fn follow_neighbours(&mut self) {
+        while let Some(change) = self.stack.poll_neighbour() {
+            let hop = NextHop { port: change.port, address: change.address };
+            self.cores.tell_all(|| Command::Neighbour { hop, mac: change.mac });
+        }
+        while let Some(event) = self.stack.poll_event() {
+            match event {
+                crate::stack::Event::AddressConflict { address, claimant, claims, .. } => {
+                    warn!(%address, %claimant, claims, "a stranger claims an address of ours; two hosts may have it");
+                }
+                crate::stack::Event::NextHopDown(hop) => warn!(next_hop = %hop.address, "next hop does not answer"),
+                crate::stack::Event::NextHopUp(hop, mac) => info!(next_hop = %hop.address, %mac, "next hop answers"),
+                crate::stack::Event::PathMtu(path) => debug!(?path, "somebody reports a smaller path MTU"),
+            }
+        }
+    }
+
+    /// Lets IKE's messages go once what they promise is in force.
+    fn send_ike(&mut self, now: Instant) {
+        if let Some(patience_ends) = self.barrier {
+            if !self.cores.all_applied() && now < patience_ends {
+                return;
+            }
+            self.barrier = None;
+        }
+        while let Some(datagram) = self.ike.poll_transmit() {
+            self.stack.send_datagram(now, datagram.local, datagram.remote, &datagram.payload);
+        }
+    }
+
+    fn send_frames(&mut self) -> bool {
+        let mut busy = false;
+        while let Some((port, bytes)) = self.stack.poll_transmit() {
+            busy = true;
+            let sent = (self.frames)(&bytes).is_some_and(|frame| self.cores.originate(port, frame));
+            self.frames_lost += u64::from(!sent);
+        }
+        busy
+    }
+}

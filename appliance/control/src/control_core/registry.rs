@@ -1,0 +1,267 @@
+//! Every SA that the data cores hold, as the control core knows it: for installing, for removing, for reports.
+
+use core::net::IpAddr;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use datapath::mailbox::{Command, SaName};
+use datapath::routes::RouteTable;
+use datapath::sas::{InboundEntry, Notes, OutboundEntry, SaTotals};
+use ipsec::Spi;
+use ipsec::engine::Engine;
+use ipsec::inbound::InboundShared;
+use ipsec::iv::SenderNumber;
+use ipsec::outbound::{OutboundSa, OutboundShared, OuterPolicy};
+use ipsec::sa::{BadSa, SaParameters};
+use tracing::info;
+
+use super::cores::Cores;
+
+/// The MTU that is assumed where no route leads to a peer: what every IPv4 link must carry after an Ethernet.
+const MTU_ASSUMED: u16 = 1500;
+
+/// Why an SA cannot be installed.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum RegistryError {
+    #[error("{0}")]
+    BadSa(#[from] BadSa),
+    #[error("an SA of this address and SPI is installed already")]
+    Occupied,
+}
+
+/// One direction of an SA.
+#[derive(Debug)]
+pub struct Half<S> {
+    /// Keys, parameters, lifesize.
+    pub shared: Arc<S>,
+    /// What each core counts of it; of an outbound SA only its home core.
+    pub totals: Vec<Arc<SaTotals>>,
+    /// Cores that still hold it.
+    held_by: usize,
+}
+
+impl<S> Half<S> {
+    fn new(shared: Arc<S>, counting_cores: usize) -> Half<S> {
+        Half { shared, totals: (0..counting_cores).map(|_| Arc::default()).collect(), held_by: 0 }
+    }
+
+    /// Packets over all cores.
+    #[must_use]
+    pub fn packets(&self) -> u64 {
+        self.totals.iter().map(|totals| totals.packets.get()).sum()
+    }
+
+    /// Inner bytes over all cores.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.totals.iter().map(|totals| totals.bytes.get()).sum()
+    }
+
+    /// Replayed packets over all cores.
+    #[must_use]
+    pub fn replay_drops(&self) -> u64 {
+        self.totals.iter().map(|totals| totals.replay_drops.get()).sum()
+    }
+}
+
+/// Both directions of a CHILD_SA.
+#[derive(Debug)]
+pub struct Registered {
+    /// Its number, in order of birth.
+    pub id: u64,
+    /// From the peer to us.
+    pub inbound: Option<Half<InboundShared>>,
+    /// From us to the peer.
+    pub outbound: Option<Half<OutboundShared>>,
+    /// The longest inner packet that the outbound half carries.
+    inner_mtu: u16,
+    sending: bool,
+    closing: Option<&'static str>,
+}
+
+/// All SAs.
+#[derive(Debug)]
+pub(super) struct Registry {
+    engine: Engine,
+    cores: usize,
+    port_mtus: Vec<u16>,
+    sas: BTreeMap<u64, Registered>,
+    /// Also those that are being taken back, until the last core has.
+    by_name: HashMap<SaName, u64>,
+    /// Which SA is sent on once this one is gone.
+    successors: HashMap<SaName, u64>,
+    last_id: u64,
+}
+
+impl Registry {
+    pub(super) fn new(engine: Engine, cores: usize, port_mtus: Vec<u16>) -> Registry {
+        Registry {
+            engine,
+            cores,
+            port_mtus,
+            sas: BTreeMap::new(),
+            by_name: HashMap::new(),
+            successors: HashMap::new(),
+            last_id: 0,
+        }
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Registered> {
+        self.sas.values()
+    }
+
+    pub(super) fn find(&self, name: SaName) -> Option<u64> {
+        self.by_name.get(&name).copied()
+    }
+
+    /// IKE names a CHILD_SA by its inbound SPI, whichever half met its limit.
+    pub(super) fn inbound_spi_of(&self, name: SaName) -> Option<Spi> {
+        let registered = self.sas.get(&self.find(name)?)?;
+        registered.inbound.as_ref().map(|half| half.shared.parameters().spi)
+    }
+
+    /// Takes an SA in; no core knows of it yet.
+    pub(super) fn admit(
+        &mut self,
+        inbound: Option<SaParameters>,
+        outbound: Option<SaParameters>,
+        born_at: SenderNumber,
+        routes: &RouteTable,
+    ) -> Result<u64, RegistryError> {
+        let names: Vec<SaName> = [&inbound, &outbound].into_iter().flatten().map(SaName::of).collect();
+        if names.iter().any(|name| self.by_name.contains_key(name)) {
+            return Err(RegistryError::Occupied);
+        }
+        let cores = u16::try_from(self.cores).unwrap_or(u16::MAX);
+        let inbound = inbound.map(|parameters| InboundShared::new(parameters, self.engine, cores)).transpose()?;
+        let outbound = outbound.map(|parameters| OutboundShared::new(parameters, self.engine, born_at)).transpose()?;
+        let inner_mtu = outbound.as_ref().map_or(MTU_ASSUMED, |shared| {
+            let mtu = self.mtu_towards(shared.parameters().remote, routes);
+            shared.inner_mtu(mtu.into()).min(u16::MAX.into()) as u16
+        });
+        self.last_id += 1;
+        let id = self.last_id;
+        self.by_name.extend(names.into_iter().map(|name| (name, id)));
+        let registered = Registered {
+            id,
+            inbound: inbound.map(|shared| Half::new(shared, self.cores)),
+            outbound: outbound.map(|shared| Half::new(shared, 1)),
+            inner_mtu,
+            sending: false,
+            closing: None,
+        };
+        self.sas.insert(id, registered);
+        Ok(id)
+    }
+
+    fn mtu_towards(&self, remote: IpAddr, routes: &RouteTable) -> u16 {
+        let port = routes.lookup(remote).map(|hop| usize::from(hop.port.0));
+        port.and_then(|port| self.port_mtus.get(port)).copied().unwrap_or(MTU_ASSUMED)
+    }
+
+    /// Gives every core its instance of the inbound half.
+    pub(super) fn install_inbound<B>(&mut self, id: u64, tell_first_packet: bool, cores: &mut Cores<B>) {
+        let Some(registered) = self.sas.get_mut(&id) else { return };
+        let inner_mtu = registered.inner_mtu;
+        let Some(half) = &mut registered.inbound else { return };
+        for (core, totals) in half.totals.iter().enumerate() {
+            let notes = Notes::new(tell_first_packet);
+            let entry = InboundEntry::new(Arc::clone(&half.shared), inner_mtu, notes, Arc::clone(totals));
+            cores.tell(core, Command::InstallInbound(Box::new(entry)));
+        }
+        half.held_by = self.cores;
+    }
+
+    /// Lets the outbound half be used: every core learns of it, its home core gets its sequence numbers. The second
+    /// call does nothing.
+    pub(super) fn install_outbound<B>(&mut self, id: u64, cores: &mut Cores<B>) {
+        let Some(registered) = self.sas.get_mut(&id) else { return };
+        if registered.sending || registered.closing.is_some() {
+            return;
+        }
+        let Some(half) = &mut registered.outbound else { return };
+        registered.sending = true;
+        half.held_by = self.cores;
+        let home = (id % self.cores as u64) as usize;
+        for core in 0..self.cores {
+            let numbers = || OutboundSa::new(Arc::clone(&half.shared), 1, OuterPolicy::default());
+            let entry = OutboundEntry {
+                shared: Arc::clone(&half.shared),
+                remote: half.shared.parameters().remote,
+                inner_mtu: registered.inner_mtu,
+                home,
+                sealing: (core == home).then(numbers),
+                notes: Notes::default(),
+                totals: half.totals.first().map(Arc::clone).unwrap_or_default(),
+            };
+            cores.tell(core, Command::InstallOutbound(Box::new(entry)));
+        }
+    }
+
+    /// The outbound half waits for the peer's first packet, or for the end of the SA that it replaces.
+    pub(super) fn send_after(&mut self, id: u64, replaced: SaName) {
+        self.successors.insert(replaced, id);
+    }
+
+    /// Takes both halves back from all cores. What waited for this SA's end is sent on from now on.
+    pub(super) fn remove<B>(&mut self, inbound: SaName, why: &'static str, cores: &mut Cores<B>) {
+        let Some(registered) = self.find(inbound).and_then(|id| self.sas.get_mut(&id)) else { return };
+        registered.closing = Some(why);
+        let id = registered.id;
+        if let Some(half) = registered.outbound.as_ref().filter(|_| registered.sending) {
+            let SaParameters { peer, spi, .. } = *half.shared.parameters();
+            cores.tell_all(|| Command::RemoveOutbound { peer, spi });
+        }
+        cores.tell_all(|| Command::RemoveInbound { dvipa: inbound.dvipa, spi: inbound.spi });
+        if let Some(successor) = self.successors.remove(&inbound) {
+            self.install_outbound(successor, cores);
+        }
+    }
+
+    /// A core has given an inbound instance back.
+    pub(super) fn retired_inbound(&mut self, entry: &InboundEntry) {
+        self.released(entry.name(), |registered| registered.inbound.as_mut().map(|half| &mut half.held_by));
+    }
+
+    /// A core has given an outbound entry back.
+    pub(super) fn retired_outbound(&mut self, entry: &OutboundEntry) {
+        self.released(entry.name(), |registered| registered.outbound.as_mut().map(|half| &mut half.held_by));
+    }
+
+    fn released(&mut self, name: SaName, held_by: impl Fn(&mut Registered) -> Option<&mut usize>) {
+        let Some(id) = self.find(name) else { return };
+        if let Some(cores) = self.sas.get_mut(&id).and_then(held_by) {
+            *cores = cores.saturating_sub(1);
+        }
+        self.forget_if_free(id);
+    }
+
+    /// Once no core holds a removed SA its counters are final: they are logged, and it is forgotten.
+    fn forget_if_free(&mut self, id: u64) {
+        let is_free = |sa: &Registered| {
+            let inbound = sa.inbound.as_ref().is_none_or(|half| half.held_by == 0);
+            let outbound = sa.outbound.as_ref().is_none_or(|half| half.held_by == 0);
+            inbound && outbound
+        };
+        let Some(why) = self.sas.get(&id).filter(|sa| is_free(sa)).and_then(|sa| sa.closing) else { return };
+        let Some(sa) = self.sas.remove(&id) else { return };
+        let parameters = sa.inbound.iter().map(|half| half.shared.parameters());
+        for name in parameters.chain(sa.outbound.iter().map(|half| half.shared.parameters())).map(SaName::of) {
+            self.by_name.remove(&name);
+            self.successors.remove(&name);
+        }
+        let of = |parameters: &SaParameters, packets: u64, bytes: u64, replay_drops: u64| {
+            info!(
+                child = %parameters.name, peer = %parameters.peer_name, dvipa = %parameters.dvipa,
+                epoch = parameters.epoch, direction = %parameters.direction, spi = %parameters.spi,
+                packets, bytes, replay_drops, why, "SA closed"
+            );
+        };
+        if let Some(half) = &sa.inbound {
+            of(half.shared.parameters(), half.packets(), half.bytes(), half.replay_drops());
+        }
+        if let Some(half) = &sa.outbound {
+            of(half.shared.parameters(), half.packets(), half.bytes(), 0);
+        }
+    }
+}

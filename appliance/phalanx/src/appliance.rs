@@ -1,0 +1,247 @@
+//! One appliance, from its configuration to its end: devices, data cores, control core, and back.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use control::config::{self, Config};
+use control::control_core::{self, ControlCore, CoreHandle, Parts};
+use control::sender_numbers::{SenderNumbers, SenderNumbersError};
+use control::stack::{SettingsError, Stack, StackSettings};
+use datapath::connections::Timeouts;
+use datapath::core::{Capacity, Common, DataCore};
+use datapath::forwarding::{CorePort, PortFacts};
+use datapath::handover::mesh;
+use datapath::idle::IdlePolicy;
+use datapath::mailbox::mailbox;
+use datapath::routes::PortId;
+use dpdk::{Eal, EalArguments, Mempool};
+use ike::config::EndpointConfig;
+use ipsec::engine::{self, EngineChoice, Selection};
+use ipsec::iv::IvGenerator;
+use ipsec::sad::SadSeed;
+use tracing::{info, warn};
+use wire::ethernet::MacAddress;
+use wire::flow::FlowSeed;
+
+use crate::clock::Clock;
+use crate::device::{self, DeviceError, OpenPort};
+use crate::frame::{Frame, QueuePair};
+use crate::launch::{self, RunningCore};
+
+/// How long packets that are under way get to leave, once IKE has said its goodbyes.
+const DRAIN: Duration = Duration::from_millis(100);
+/// How long the control core sleeps when nothing is to be done.
+const LONGEST_NAP: Duration = Duration::from_millis(1);
+
+/// Why the appliance does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplianceError {
+    /// DPDK's environment, or a data core, did not start.
+    #[error("{0}")]
+    Dpdk(#[from] dpdk::Error),
+    /// A port did not open.
+    #[error("{0}")]
+    Device(#[from] DeviceError),
+    /// The counter behind IVs.
+    #[error("{0}")]
+    SenderNumbers(#[from] SenderNumbersError),
+    /// The IP stack refuses the addresses.
+    #[error("{0}")]
+    Stack(#[from] SettingsError),
+    /// No AEAD engine computes correctly.
+    #[error("{0}; nothing can be encrypted on this machine")]
+    Engine(#[from] engine::Unusable),
+    /// Fewer lcores than data cores.
+    #[error("DPDK gave {found} lcores for {expected} data cores; name other cores in `cores: data:`")]
+    Lcores {
+        /// What DPDK gave.
+        found: usize,
+        /// What was asked for.
+        expected: usize,
+    },
+    /// The system has no randomness.
+    #[error("the system's random source failed; nothing can be keyed without it")]
+    Randomness,
+    /// A data core stopped by itself.
+    #[error("data core {0} has stopped; its log lines above say why")]
+    CoreDied(usize),
+}
+
+/// A running appliance.
+pub struct Appliance {
+    /// The control core. Whoever owns the appliance polls it.
+    pub control: ControlCore<Frame>,
+    /// The opened ports, in the order of the configuration.
+    pub ports: Vec<dpdk::Port>,
+    /// The mempool of all packets.
+    pub memory: Mempool,
+    /// The appliance's clock.
+    pub clock: Clock,
+    cores: Vec<RunningCore>,
+    stop: Arc<AtomicBool>,
+}
+
+impl Appliance {
+    /// Opens devices, starts data cores, and installs what the configuration holds. `state` is the directory of what
+    /// must survive a restart.
+    ///
+    /// # Errors
+    /// [`ApplianceError`]; nothing runs then.
+    pub fn start(config: Config, state: &Path) -> Result<Appliance, ApplianceError> {
+        let mut sender_numbers = SenderNumbers::open(state)?;
+        let Selection { engine, fell_back } = engine::select(EngineChoice::Auto)?;
+        if let Some(reason) = fell_back {
+            warn!(%reason, using = %engine, "the preferred AEAD engine cannot be used");
+        }
+        let cores = config.cores.data.len();
+        let eal = Eal::start(&eal_arguments(&config))?;
+        let clock = Clock::start(eal);
+        let memory = device::packet_memory(eal, &config.ports, cores)?;
+        let open = |port| device::open_port(eal, port, cores, memory);
+        let ports: Vec<OpenPort> = config.ports.iter().map(open).collect::<Result<_, _>>()?;
+        let macs: Vec<MacAddress> = ports.iter().map(|port| MacAddress(port.mac)).collect();
+        let stack = Stack::new(clock.now(), StackSettings::from_config(&config, &macs), random()?)?;
+        let common = Common {
+            routes: Arc::new(stack.routes().clone()),
+            policy: Arc::new(control_core::policy(&config)),
+            seed: FlowSeed::new(random()?),
+            sad_seed: SadSeed::new(random()?),
+            capacity: Capacity::default(),
+            timeouts: Timeouts::default(),
+        };
+        let (open_ports, queues) = split(&config, ports);
+        let (data_cores, handles) = data_cores(&common, queues, &mut sender_numbers)?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let idle = idle_policy(config.cores.idle);
+        let running = launch_all(eal, data_cores, idle, clock, &stop)?;
+        let ike_config = EndpointConfig { sender_id: sender_numbers.draw()?.id().get(), ..EndpointConfig::default() };
+        let mut ike = ike::Endpoint::new(ike_config, random()?);
+        ike.set_connections(config.connections, config.secrets);
+        let mut control = ControlCore::new(Parts {
+            stack,
+            ike,
+            cores: handles,
+            sender_numbers,
+            engine,
+            port_mtus: config.ports.iter().map(|port| port.mtu_bytes).collect(),
+            frames: Box::new(move |bytes| memory.copy_of(bytes).map(Frame)),
+        });
+        config.static_sas.into_iter().for_each(|sa| control.install_static(sa.inbound, sa.outbound));
+        info!(%engine, cores, dpdk = eal.version(), "running");
+        Ok(Appliance { control, ports: open_ports, memory, clock, cores: running, stop })
+    }
+
+    /// One turn of the control core, and a nap if there was nothing to do.
+    ///
+    /// # Errors
+    /// [`ApplianceError::CoreDied`].
+    pub fn turn(&mut self) -> Result<(), ApplianceError> {
+        let now = self.clock.now();
+        if !self.control.poll(now) {
+            let until_due = self.control.poll_timeout().map_or(LONGEST_NAP, |due| due.saturating_since(now));
+            std::thread::sleep(until_due.min(LONGEST_NAP));
+        }
+        match self.cores.iter().position(RunningCore::is_finished) {
+            Some(dead) => Err(ApplianceError::CoreDied(dead)),
+            None => Ok(()),
+        }
+    }
+
+    /// Deletes the SAs at the peers, lets packets under way leave, stops every core.
+    pub fn shut_down(mut self) {
+        self.control.initiate_shutdown(self.clock.now());
+        while !self.control.is_idle() {
+            if self.turn().is_err() {
+                break;
+            }
+        }
+        let drained = self.clock.now() + DRAIN;
+        while self.clock.now() < drained && self.turn().is_ok() {}
+        self.stop.store(true, Ordering::Relaxed);
+        for (number, core) in self.cores.into_iter().enumerate() {
+            if !core.join() {
+                warn!(core = number, "data core ended by a panic");
+            }
+        }
+        info!("stopped");
+    }
+}
+
+/// DPDK's arguments: the operator's own, and the cores.
+fn eal_arguments(config: &Config) -> EalArguments {
+    let data = config.cores.data.iter().zip(1..).map(|(cpu, lcore)| format!(",{lcore}@{cpu}"));
+    let lcores: String = std::iter::once(format!("0@{}", config.cores.control)).chain(data).collect();
+    let base = EalArguments::new("phalanx").lcores(&lcores).main_lcore(0);
+    config.eal.args.iter().fold(base, |arguments, argument| arguments.raw(argument.clone()))
+}
+
+fn idle_policy(idle: config::Idle) -> IdlePolicy {
+    match idle {
+        config::Idle::Adaptive => IdlePolicy::Adaptive,
+        config::Idle::Spin => IdlePolicy::Spin,
+    }
+}
+
+/// Every port's facts, and each core's queues of it in turn.
+type PortQueues = Vec<(PortFacts, Vec<QueuePair>)>;
+
+fn split(config: &Config, ports: Vec<OpenPort>) -> (Vec<dpdk::Port>, PortQueues) {
+    let with_facts = config.ports.iter().zip(ports).zip(0..).map(|((port, open), number)| {
+        let facts = PortFacts {
+            id: PortId(number),
+            role: port.role.into(),
+            mac: MacAddress(open.mac),
+            mtu: port.mtu_bytes.into(),
+            vlan: port.vlan,
+        };
+        (open.port, (facts, open.queues))
+    });
+    with_facts.unzip()
+}
+
+type BuiltCores = (Vec<DataCore<QueuePair>>, Vec<CoreHandle<Frame>>);
+
+/// Gives each core its queues of every port, its rings, its mailbox and its IVs.
+fn data_cores(
+    common: &Common,
+    ports: PortQueues,
+    sender_numbers: &mut SenderNumbers,
+) -> Result<BuiltCores, ApplianceError> {
+    let cores = ports.first().map_or(0, |(_, queues)| queues.len());
+    let mut ports: Vec<_> = ports.into_iter().map(|(facts, queues)| (facts, queues.into_iter())).collect();
+    let (mut built, mut handles) = (Vec::new(), Vec::new());
+    for handover in mesh(cores, common.capacity.handover) {
+        let own = ports.iter_mut().filter_map(|(facts, queues)| Some(CorePort::new(*facts, queues.next()?)));
+        let (core_end, link) = mailbox();
+        let ivs = IvGenerator::new(sender_numbers.draw()?);
+        let core = DataCore::new(common.clone(), own.collect(), handover, core_end, ivs);
+        handles.push(CoreHandle::new(link, core.ledger(), core.poll_counters()));
+        built.push(core);
+    }
+    Ok((built, handles))
+}
+
+fn launch_all(
+    eal: Eal,
+    cores: Vec<DataCore<QueuePair>>,
+    idle: IdlePolicy,
+    clock: Clock,
+    stop: &Arc<AtomicBool>,
+) -> Result<Vec<RunningCore>, ApplianceError> {
+    let lcores = eal.take_lcores();
+    if lcores.len() < cores.len() {
+        return Err(ApplianceError::Lcores { found: lcores.len(), expected: cores.len() });
+    }
+    let numbered = lcores.into_iter().zip(cores).enumerate();
+    let launch = |(number, (lcore, core))| launch::launch(lcore, number, core, idle, clock, Arc::clone(stop));
+    Ok(numbered.map(launch).collect::<Result<_, _>>()?)
+}
+
+fn random<const N: usize>() -> Result<[u8; N], ApplianceError> {
+    let mut bytes = [0; N];
+    ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut bytes)
+        .map_err(|_| ApplianceError::Randomness)?;
+    Ok(bytes)
+}

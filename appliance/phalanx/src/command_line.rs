@@ -1,0 +1,99 @@
+//! What stands on the command line, and what the exit codes mean.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+/// A clustered IPsec appliance.
+#[derive(Debug, Parser)]
+#[command(name = "phalanx", version, about, arg_required_else_help = true)]
+pub struct CommandLine {
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Run the appliance until SIGTERM or SIGINT
+    Run(RunArguments),
+    /// Check a configuration and everything that it names, and start nothing
+    Check(ConfigArguments),
+    /// Say what this program is
+    Version(OutputArguments),
+}
+
+/// Where the configuration is.
+#[derive(Debug, Args)]
+pub struct ConfigArguments {
+    /// The configuration file
+    #[arg(short = 'c', long = "config", value_name = "FILE", default_value = "/etc/phalanx/phalanx.yaml")]
+    pub config: PathBuf,
+}
+
+/// What `run` needs to know.
+#[derive(Debug, Args)]
+pub struct RunArguments {
+    /// Where the configuration is.
+    #[command(flatten)]
+    pub config: ConfigArguments,
+    /// Directory of what must survive a restart; one for each appliance
+    #[arg(long, value_name = "DIRECTORY", default_value = "/var/lib/phalanx", env = "PHALANX_STATE")]
+    pub state: PathBuf,
+    /// Where `phalanx show` reaches this appliance
+    #[command(flatten)]
+    pub socket: SocketArguments,
+}
+
+/// The command socket.
+#[derive(Debug, Args)]
+pub struct SocketArguments {
+    /// The command socket
+    #[arg(long, value_name = "PATH", default_value = "/run/phalanx/command.sock", env = "PHALANX_SOCKET")]
+    pub socket: PathBuf,
+}
+
+/// How to print.
+#[derive(Debug, Args)]
+pub struct OutputArguments {
+    /// Print JSON instead of text
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// How the program ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// All went well.
+    Ok,
+    /// Something failed at run time.
+    Runtime,
+    /// The configuration is refused.
+    Configuration,
+    /// No appliance answers on the command socket.
+    NotReachable,
+}
+
+impl From<Outcome> for ExitCode {
+    fn from(outcome: Outcome) -> ExitCode {
+        ExitCode::from(match outcome {
+            Outcome::Ok => 0,
+            Outcome::Runtime => 1,
+            Outcome::Configuration => 2,
+            Outcome::NotReachable => 3,
+        })
+    }
+}
+
+/// `phalanx version`.
+pub fn print_version(json: bool) -> Outcome {
+    let version = env!("CARGO_PKG_VERSION");
+    if json {
+        println!("{}", serde_json::json!({ "name": "phalanx", "version": version }));
+    } else {
+        println!("phalanx {version}");
+    }
+    Outcome::Ok
+}
