@@ -10,15 +10,21 @@ capture_start() {
         >"$file.log" 2>&1 </dev/null {demo_lock}>&- &
     echo $! >"$file.pid"
     disown
-    wait_until 5 grep -q 'listening on' "$file.log" || die "tcpdump did not start in $node: $(cat "$file.log")"
+    wait_until 5 grep -qs 'listening on' "$file.log" || die "tcpdump did not start in $node: $(cat "$file.log")"
 }
+
+# process_ended PID — a process without an executable is gone, or a zombie.
+process_ended() { [[ ! -e /proc/$1/exe ]]; }
 
 # capture_stop FILE — fails when the capture has holes, since then it proves nothing.
 capture_stop() {
     local pid dropped
     pid=$(cat "$1.pid")
+    # The kernel hands packets over in blocks, up to a second late.
+    process_ended "$pid" || sleep 1.2
     kill -INT "$pid" 2>/dev/null || true
-    wait_until 5 grep -q 'dropped by kernel' "$1.log" || return 1
+    # Only when it has ended is the file whole.
+    wait_until 5 process_ended "$pid" || return 1
     dropped=$(sed -n 's/^\([0-9]*\) packets dropped by kernel.*/\1/p' "$1.log")
     ((dropped == 0))
 }

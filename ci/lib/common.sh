@@ -19,7 +19,8 @@ if [[ -t 1 && ${TERM:-dumb} != dumb ]]; then
     bold=$'\e[1m' dim=$'\e[2m' red=$'\e[31m' green=$'\e[32m' plain=$'\e[0m'
 fi
 
-step_number=0
+# Handed on when a script starts itself again as root.
+step_number=${PHALANX_STEP:-0}
 # What runs in the background must not hold the lock of the demo that started it, so each start closes this.
 # shellcheck disable=SC2034  # read in other files
 exec {demo_lock}</dev/null

@@ -58,7 +58,6 @@ record() {
     whole=${file%.pcap}.all.pcap
     capture_start router phalanx "$whole"
     "$@"
-    sleep 0.5
     capture_stop "$whole" || wrong "the recording has holes"
     tcpdump -n -r "$whole" -w "$file" "src host $source and dst host $dvipa and ($filter_native or ($filter_encapsulated))" 2>/dev/null
 }

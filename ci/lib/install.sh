@@ -57,7 +57,10 @@ apt_install() {
     fi
     local quiet=(env DEBIAN_FRONTEND=noninteractive apt-get -q -y -o DPkg::Lock::Timeout=600)
     {
-        as_root "${quiet[@]}" update && as_root "${quiet[@]}" install --no-install-recommends "$@"
+        # A source of somebody else that does not answer is no reason to stop; what is missing then shows below.
+        as_root "${quiet[@]}" update || true
+        # The keyring's newest edition knows the keys of the releases after this one, for the clients' trees.
+        as_root "${quiet[@]}" install --no-install-recommends debian-archive-keyring "$@"
     } >"$log" 2>&1 || status=$?
     if [[ -n $ours ]]; then as_root rm -f "$hook"; fi
     if ((status)); then
