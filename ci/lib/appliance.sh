@@ -19,7 +19,9 @@ appliance_log() { printf '%s/phalanx.log' "$(node_dir appliance1)"; }
 # appliance_start — true when it answers; says why when not.
 appliance_start() {
     local deadline=$((SECONDS + 20))
-    node_spawn appliance1 phalanx phalanx run -c "$(appliance_config)"
+    mkdir -p "$(node_dir appliance1)/state"
+    node_exec appliance1 mkdir -p /run/phalanx
+    node_spawn appliance1 phalanx phalanx run -c "$(appliance_config)" --state "$(node_dir appliance1)/state"
     until node_exec appliance1 phalanx show ports --json >/dev/null 2>&1; do
         if ((SECONDS >= deadline)) || ! node_runs appliance1 phalanx; then
             tail -n 30 "$(appliance_log)" >&2
