@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use wire::flow::Inner;
 
+use crate::Spi;
 use crate::engine::{AeadKey, Engine, EngineKind, PeekKey, Peeked};
 use crate::esp::{self, Authentic, Trailer};
 use crate::lifetime::{HardLimit, Lifesize, LifesizeShare, Spent};
@@ -97,9 +98,20 @@ pub struct InboundCounters {
     pub lifesize_drops: u64,
 }
 
+/// The parameters that shape a packet.
+#[derive(Clone, Copy, Debug)]
+struct Frame {
+    spi: Spi,
+    esn: bool,
+    mode: Mode,
+}
+
 /// What all cores know of one inbound SA. Nothing here changes but the claims on the lifesize.
 #[derive(Debug)]
+#[repr(C, align(64))]
 pub struct InboundShared {
+    /// What every packet asks for, in the cache line in which the key begins.
+    frame: Frame,
     key: AeadKey,
     peek_key: PeekKey,
     lifesize: Lifesize,
@@ -113,7 +125,9 @@ impl InboundShared {
     /// [`BadSa`] if the parameters contradict themselves.
     pub fn new(parameters: SaParameters, engine: Engine, cores: u16) -> Result<Arc<Self>, BadSa> {
         parameters.validate(Direction::Inbound)?;
+        let SaParameters { spi, esn, mode, .. } = parameters;
         Ok(Arc::new(Self {
+            frame: Frame { spi, esn, mode },
             key: AeadKey::new(engine, &parameters.key)?,
             peek_key: PeekKey::new(&parameters.key).ok_or(BadSa::Key)?,
             lifesize: Lifesize::new(&parameters.lifetime, cores),
@@ -227,7 +241,7 @@ impl InboundSa {
 
     #[inline]
     fn open_steps(&mut self, packet: &mut [u8], top_hint: u64) -> Result<Opened, InboundError> {
-        let SaParameters { spi, esn, mode, .. } = self.shared.parameters;
+        let Frame { spi, esn, mode } = self.shared.frame;
         let sequence_low = esp::sequence_low(packet).ok_or(InboundError::Truncated)?;
         let sequence = self.window.candidate(sequence_low, top_hint);
         self.window.check(sequence)?;

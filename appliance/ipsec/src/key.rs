@@ -7,15 +7,14 @@ use zeroize::Zeroizing;
 
 use crate::cipher::Cipher;
 
-const KEY_LEN_MAX: usize = 32;
-
 /// The key and salt of one direction of an SA.
 ///
-/// There is no `Clone`: keys are moved to where they are used, and the raw bytes never leave this crate.
+/// There is no `Clone`: keys are moved to where they are used, and the raw bytes never leave this crate. They lie on the
+/// heap, so that a move leaves no copy behind.
 pub struct SaKey {
     cipher: Cipher,
-    key: Zeroizing<[u8; KEY_LEN_MAX]>,
-    salt: Zeroizing<[u8; 4]>,
+    /// Exactly as many bytes as the cipher takes: the key, then the salt.
+    keymat: Zeroizing<Box<[u8]>>,
 }
 
 /// Keying material of the wrong length for its cipher.
@@ -37,12 +36,7 @@ impl SaKey {
         if keymat.len() != cipher.keymat_len() {
             return Err(KeymatLength { cipher, found: keymat.len() });
         }
-        let (key_bytes, salt_bytes) = keymat.split_at(cipher.key_len());
-        let mut key = Zeroizing::new([0; KEY_LEN_MAX]);
-        key[..key_bytes.len()].copy_from_slice(key_bytes);
-        let mut salt = Zeroizing::new([0; 4]);
-        salt.copy_from_slice(salt_bytes);
-        Ok(Self { cipher, key, salt })
+        Ok(Self { cipher, keymat: Zeroizing::new(keymat.into()) })
     }
 
     /// The cipher that this key is for.
@@ -53,20 +47,21 @@ impl SaKey {
 
     /// The cipher key without the salt.
     pub(crate) fn key_bytes(&self) -> &[u8] {
-        &self.key[..self.cipher.key_len()]
+        &self.keymat[..self.cipher.key_len()]
     }
 
     /// The salt that starts every nonce.
     pub(crate) fn salt(&self) -> [u8; 4] {
-        *self.salt
+        let mut salt = [0; 4];
+        salt.copy_from_slice(&self.keymat[self.cipher.key_len()..]);
+        salt
     }
 }
 
 impl PartialEq for SaKey {
     /// In constant time for keys of one cipher.
     fn eq(&self, other: &Self) -> bool {
-        let same = self.key.ct_eq(&*other.key) & self.salt.ct_eq(&*other.salt);
-        self.cipher == other.cipher && bool::from(same)
+        self.cipher == other.cipher && bool::from(self.keymat.ct_eq(&other.keymat))
     }
 }
 

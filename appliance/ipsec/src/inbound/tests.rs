@@ -1,5 +1,4 @@
 use super::*;
-use crate::Spi;
 use crate::cipher::Cipher;
 use crate::engine::KeyRefused;
 use crate::esp::{BEFORE_PAYLOAD_LEN, NEXT_HEADER_DUMMY, NEXT_HEADER_IPV4, NEXT_HEADER_IPV6};
