@@ -21,7 +21,6 @@ const FUNCTIONS: &[&str] = &[
     "rte_eal_wait_lcore",
     "rte_eth_allmulticast_enable",
     "rte_eth_dev_start",
-    "rte_eth_promiscuous_disable",
     "rte_eth_promiscuous_enable",
     "rte_eth_rx_queue_setup",
     "rte_eth_stats_reset",

@@ -285,9 +285,14 @@ int shim_port_close(uint16_t port, int detach)
 {
 	struct rte_eth_dev_info device;
 	int known = rte_eth_dev_info_get(port, &device) == 0;
-	int stopped = rte_eth_dev_stop(port);
-	int result = rte_eth_dev_close(port);
+	int stopped;
+	int result;
 
+	/* A kernel interface under the device would stay promiscuous after us. */
+	if (rte_eth_promiscuous_get(port) == 1)
+		rte_eth_promiscuous_disable(port);
+	stopped = rte_eth_dev_stop(port);
+	result = rte_eth_dev_close(port);
 	if (result != 0)
 		return result;
 	if (detach && known && device.device != NULL)

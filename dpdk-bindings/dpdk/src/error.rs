@@ -82,7 +82,7 @@ pub enum Error {
         problem: &'static str,
     },
     /// A device could not be brought up.
-    #[error("device {device} was not attached: {reason}")]
+    #[error("device {device} was not attached: {reason}; DPDK's log says more")]
     Attach {
         /// The device string.
         device: String,

@@ -1,5 +1,7 @@
 //! Devices whose other end is a file or the kernel.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)] // clippy does not see that helpers of tests are tests
+
 mod common;
 
 use common::{eal, frame, mempool, numbered, numbers, single};

@@ -1,5 +1,7 @@
 //! DPDK's threads, and those that join them.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)] // clippy does not see that helpers of tests are tests
+
 mod common;
 
 use common::eal;

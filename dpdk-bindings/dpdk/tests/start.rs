@@ -1,5 +1,7 @@
 //! Starting DPDK: once, and without harm to the thread that does it.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)] // clippy does not see that helpers of tests are tests
+
 mod common;
 
 use dpdk::{Device, Eal, EalArguments, Error, Memory};

@@ -6,6 +6,7 @@ pub(crate) mod queue;
 
 use crate::eal::Eal;
 use crate::error::{Error, check};
+use crate::mbuf::{Burst, free_burst};
 use crate::mempool::Mempool;
 use config::PortConfig;
 use core::ptr;
@@ -21,7 +22,8 @@ pub const MAX_PORTS: usize = dpdk_sys::SHIM_MAX_PORTS as usize;
 /// `-ENOTSUP`: the device has no such operation.
 const NOT_SUPPORTED: i32 = 95;
 
-/// Which ports have an owner.
+/// Which ports have an owner. Whoever opens, starts or closes a port holds the lock: DPDK's bookkeeping of devices is not
+/// made for several threads at once.
 static OWNED: Mutex<[bool; MAX_PORTS]> = Mutex::new([false; MAX_PORTS]);
 
 /// The one owner of a port: whoever holds a reference keeps it open, and dropping the last stops and closes it.
@@ -36,8 +38,7 @@ struct Owner {
 }
 
 impl Owner {
-    fn claim(number: u16, name: &str, detach: bool) -> Result<Self, Error> {
-        let mut owned = OWNED.lock();
+    fn claim(owned: &mut [bool; MAX_PORTS], number: u16, name: &str, detach: bool) -> Result<Self, Error> {
         let slot = owned.get_mut(usize::from(number)).ok_or(Error::TooManyPorts { number, limit: MAX_PORTS })?;
         if *slot {
             return Err(Error::PortInUse { name: name.into() });
@@ -69,10 +70,11 @@ impl Owner {
 
 impl Drop for Owner {
     fn drop(&mut self) {
+        let mut owned = OWNED.lock();
         // A device that does not close cleanly has said so in DPDK's log; nobody is left here who could do more.
         // SAFETY: the port is open, and no queue handle exists any more: each holds a reference to this owner.
         unsafe { dpdk_sys::shim_port_close(self.number, i32::from(self.detach)) };
-        if let Some(slot) = OWNED.lock().get_mut(usize::from(self.number)) {
+        if let Some(slot) = owned.get_mut(usize::from(self.number)) {
             *slot = false;
         }
     }
@@ -92,18 +94,19 @@ impl Device {
     /// A driver is trusted as much as this crate: it runs in the process. Some wait inside a burst; `net_af_packet`
     /// does while the kernel has no room in its transmit ring.
     pub fn open(_: Eal, device: &str) -> Result<Device, Error> {
+        let mut owned = OWNED.lock();
         if let Some((number, name)) = find(device)? {
             if device.contains(',') {
                 return Err(Error::DeviceExists { device: device.into() });
             }
-            return Ok(Device { owner: Owner::claim(number, &name, false)? });
+            return Ok(Device { owner: Owner::claim(&mut owned, number, &name, false)? });
         }
         let text = c_string(device)?;
         // SAFETY: the environment runs, and the string is terminated; DPDK copies it.
         check(unsafe { dpdk_sys::rte_dev_probe(text.as_ptr()) })
             .map_err(|reason| Error::Attach { device: device.into(), reason })?;
         let (number, name) = find(device)?.ok_or_else(|| Error::NoPort { device: device.into() })?;
-        Ok(Device { owner: Owner::claim(number, &name, true)? })
+        Ok(Device { owner: Owner::claim(&mut owned, number, &name, true)? })
     }
 
     /// What the device can do.
@@ -117,37 +120,68 @@ impl Device {
     }
 
     /// Configures and starts the device. Receive queue `i` takes its buffers from `mempools[i]`; there are as many
-    /// receive queues as mempools (the same one may stand there several times).
+    /// receive queues as mempools (the same one may stand there several times). What arrived before counts as lost.
     pub fn start(self, config: &PortConfig, mempools: &[Mempool]) -> Result<(Port, Vec<RxQueue>, Vec<TxQueue>), Error> {
         let owner = self.owner;
         let info = owner.info()?;
         config.check(&owner.name, &info, mempools)?;
-        let mut raw = config.to_raw(mempools.len() as u16);
-        // SAFETY: the port is open and not started, and `raw` is ours.
-        owner.control("configuring", |port| unsafe { dpdk_sys::shim_port_configure(port, &mut raw) })?;
-        // A node of −1 says "any", which DPDK writes as the largest number.
-        let node = info.numa_node.map_or(u32::MAX, |node| node);
-        for (queue, mempool) in (0u16..).zip(mempools) {
-            // SAFETY: the port is configured with this many queues; mempools are never freed.
-            owner.control("setting up a receive queue", |port| unsafe {
-                let descriptors = raw.rx_descriptors;
-                dpdk_sys::rte_eth_rx_queue_setup(port, queue, descriptors, node, ptr::null(), mempool.as_ptr())
-            })?;
-        }
-        for queue in 0..config.tx_queues {
-            // SAFETY: the port is configured with this many queues.
-            owner.control("setting up a transmit queue", |port| unsafe {
-                dpdk_sys::rte_eth_tx_queue_setup(port, queue, raw.tx_descriptors, node, ptr::null())
-            })?;
-        }
-        // SAFETY: the port is configured and all its queues are set up.
-        owner.control("starting", |port| unsafe { dpdk_sys::rte_eth_dev_start(port) })?;
-        open_filters(&owner, config)?;
+        let raw = bring_up(&owner, &info, config, mempools)?;
         let owner = Arc::new(owner);
-        let rx = (0..mempools.len() as u16).map(|queue| RxQueue::new(Arc::clone(&owner), queue)).collect();
-        let tx = (0..config.tx_queues).map(|queue| TxQueue::new(Arc::clone(&owner), queue)).collect();
+        let mut rx: Vec<_> = (0..raw.rx_queues).map(|queue| RxQueue::new(Arc::clone(&owner), queue)).collect();
+        let tx = (0..raw.tx_queues).map(|queue| TxQueue::new(Arc::clone(&owner), queue)).collect();
+        if info.driver == LEAKY_DRIVER {
+            rx.iter_mut().for_each(discard_strangers);
+        }
         Ok((Port { owner, info, rss_active: raw.rss_active != 0 }, rx, tx))
     }
+}
+
+/// This driver listens on every interface of the network namespace until it has bound its socket to its own, so what
+/// waits in a fresh queue may be addressed to others.
+const LEAKY_DRIVER: &str = "net_af_packet";
+
+/// The most that is discarded from a fresh queue; its default ring holds 512 frames.
+const MAX_STRANGERS: usize = 65_536;
+
+fn discard_strangers(queue: &mut RxQueue) {
+    let mut burst = Burst::<32>::new();
+    let mut discarded = 0;
+    while discarded < MAX_STRANGERS && queue.receive(&mut burst) > 0 {
+        discarded += burst.len();
+        free_burst(&mut burst);
+    }
+}
+
+/// Configures and starts an open port, and says how.
+fn bring_up(
+    owner: &Owner,
+    info: &PortInfo,
+    config: &PortConfig,
+    mempools: &[Mempool],
+) -> Result<dpdk_sys::shim_port_config, Error> {
+    let _one_at_a_time = OWNED.lock();
+    let mut raw = config.to_raw(mempools.len() as u16);
+    // SAFETY: the port is open and not started, and `raw` is ours.
+    owner.control("configuring", |port| unsafe { dpdk_sys::shim_port_configure(port, &mut raw) })?;
+    // DPDK writes "any node" as −1, the largest number.
+    let node = info.numa_node.unwrap_or(u32::MAX);
+    for (queue, mempool) in (0u16..).zip(mempools) {
+        // SAFETY: the port is configured with this many queues; mempools are never freed.
+        owner.control("setting up a receive queue", |port| unsafe {
+            let descriptors = raw.rx_descriptors;
+            dpdk_sys::rte_eth_rx_queue_setup(port, queue, descriptors, node, ptr::null(), mempool.as_ptr())
+        })?;
+    }
+    for queue in 0..config.tx_queues {
+        // SAFETY: the port is configured with this many queues.
+        owner.control("setting up a transmit queue", |port| unsafe {
+            dpdk_sys::rte_eth_tx_queue_setup(port, queue, raw.tx_descriptors, node, ptr::null())
+        })?;
+    }
+    // SAFETY: the port is configured and all its queues are set up.
+    owner.control("starting", |port| unsafe { dpdk_sys::rte_eth_dev_start(port) })?;
+    open_filters(owner, config)?;
+    Ok(raw)
 }
 
 /// Promiscuous and all-multicast mode. A device without such a filter lets everything pass anyway.
