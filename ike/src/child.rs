@@ -10,6 +10,7 @@ use ipsec::time::Instant;
 use crate::channel::Role;
 use crate::config::ChildSettings;
 use crate::context::Context;
+use crate::crypto::kex::Kex;
 use crate::crypto::keys::ChildKeys;
 use crate::endpoint::ChildInfo;
 use crate::event::{ChildUp, Event, SendFrom};
@@ -41,6 +42,10 @@ pub(crate) struct Child {
     pub(crate) state: ChildState,
     pub(crate) rekey_at: Option<Instant>,
     pub(crate) expires_at: Option<Instant>,
+    /// The key exchange to offer when it is rekeyed.
+    pub(crate) kex: Option<Kex>,
+    /// The peer refused that once, and the other form is being tried.
+    pub(crate) tried_other_kex: bool,
     /// Attempts to rekey that failed in a row.
     pub(crate) failures: u32,
 }
@@ -113,6 +118,8 @@ impl Child {
             state: ChildState::InUse,
             rekey_at: time.soft.map(|soft| cx.now + cx.jittered(soft)),
             expires_at: time.hard.map(|hard| cx.now + hard),
+            kex: settings.first_kex().or(agreed.suite.kex),
+            tried_other_kex: false,
             failures: 0,
         }
     }

@@ -16,7 +16,7 @@ use crate::event::{Datagram, Event};
 use crate::kept::KeptResponses;
 use crate::message::IkeSpi;
 use crate::rate::{FairLimit, TokenBucket};
-use crate::sa::IkeSa;
+use crate::sa::{IkeSa, Task};
 
 /// Octets of our nonces: twice the strength of the strongest key (RFC 7296 §2.10 asks for half the PRF's key).
 const NONCE_LEN: usize = 32;
@@ -43,8 +43,17 @@ pub(crate) struct Context {
 pub(crate) enum Effect {
     /// A new IKE SA takes its place beside the others.
     Install(Box<IkeSa>),
-    /// These CHILD_SAs now belong to the IKE SA with this SPI of ours, which is from now on the current one.
-    MoveChildren { to: IkeSpi, children: Vec<Child> },
+    /// The IKE SA with this SPI of ours inherits, and is from now on the current one of its lineage.
+    Inherit { to: IkeSpi, estate: Estate },
+    /// The IKE SA with this SPI of ours lost a collision; the peer will delete it.
+    Demote(IkeSpi),
+}
+
+/// What passes from an IKE SA to the one that replaces it.
+pub(crate) struct Estate {
+    pub(crate) children: Vec<Child>,
+    /// What was to be done with them.
+    pub(crate) tasks: Vec<Task>,
 }
 
 impl Context {

@@ -83,8 +83,19 @@ impl Endpoint {
         self.apply_effects();
     }
 
-    fn bury(&mut self, sa: Box<IkeSa>, reason: DownReason) {
-        let (peer, ends_lineage) = (sa.lineage.peer, sa.standing == Standing::Current);
+    /// The end of an IKE SA. If the peer has made another one for the same lineage, that one inherits.
+    fn bury(&mut self, mut sa: Box<IkeSa>, reason: DownReason) {
+        let peer = sa.lineage.peer;
+        let mut ends_lineage = sa.standing == Standing::Current;
+        if let Standing::Contender { old } = sa.standing {
+            let spi = sa.local_spi();
+            self.with_sa(old, |old, _| old.rival.take_if(|rival| rival.spi == spi));
+        }
+        if let Some(rival) = sa.rival.take() {
+            let estate = sa.surrender(&self.cx);
+            self.cx.effects.push(Effect::Inherit { to: rival.spi, estate });
+            ends_lineage = false;
+        }
         sa.dissolve(&mut self.cx, reason);
         if ends_lineage {
             self.cx.counters.ike_down += 1;
@@ -96,10 +107,12 @@ impl Endpoint {
         while let Some(effect) = self.cx.effects.pop() {
             match effect {
                 Effect::Install(sa) => self.put_back(sa),
-                Effect::MoveChildren { to, children } => {
-                    let Some(mut sa) = self.established.take(to) else { continue };
-                    sa.adopt(&mut self.cx, children);
-                    self.put_back(sa);
+                Effect::Inherit { to, estate } => {
+                    // A rival that ends is taken out of the IKE SA that it was to inherit from, so it is there.
+                    self.with_sa(to, |sa, cx| sa.inherit(cx, estate));
+                }
+                Effect::Demote(spi) => {
+                    self.with_sa(spi, |sa, cx| sa.retire(cx, Standing::Redundant));
                 }
             }
         }

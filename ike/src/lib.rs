@@ -19,6 +19,7 @@
 
 mod channel;
 mod child;
+mod collision;
 pub mod config;
 mod context;
 mod cookie;

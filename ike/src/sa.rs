@@ -21,7 +21,7 @@ use ipsec::time::Instant;
 use crate::channel::{Channel, Role};
 use crate::child::{Child, ChildState};
 use crate::config::{Connection, Identity};
-use crate::context::Context;
+use crate::context::{Context, Estate};
 use crate::crypto::Secret;
 use crate::event::{DownReason, Event, NATT_PORT};
 use crate::exchange::rekey_ike::Rival;
@@ -86,6 +86,7 @@ pub(crate) struct IkeSa {
     pub(crate) active: Option<Active>,
     pub(crate) born: Instant,
     pub(crate) rekey_at: Option<Instant>,
+    rekey_failures: u32,
     channel: Channel,
     incoming: Incoming,
     outgoing: Outgoing,
@@ -125,6 +126,7 @@ impl IkeSa {
             active: None,
             born: cx.now,
             rekey_at: connection.rekey_time.map(|span| cx.now + cx.jittered(span)),
+            rekey_failures: 0,
             channel: birth.channel,
             incoming: birth.incoming,
             outgoing: birth.outgoing,
@@ -183,18 +185,33 @@ impl IkeSa {
         self.children.iter().find(|child| child.outbound.get() == outbound)
     }
 
-    pub(crate) fn children_in_use(&self) -> usize {
-        self.children.iter().filter(|child| child.state == ChildState::InUse).count()
-    }
-
-    /// Takes over the children of the IKE SA that this one replaces, and is from now on the one in use.
-    pub(crate) fn adopt(&mut self, cx: &mut Context, children: Vec<Child>) {
+    /// Takes over from the IKE SA that this one replaces, and is from now on the one in use.
+    pub(crate) fn inherit(&mut self, cx: &mut Context, estate: Estate) {
         let owner = self.local_spi();
-        for child in &children {
+        for child in &estate.children {
             cx.spis.give(child.inbound, owner);
         }
-        self.children.extend(children);
+        self.children.extend(estate.children);
+        estate.tasks.into_iter().for_each(|task| self.queue(task));
         self.standing = Standing::Current;
+        self.expires_at = self.lineage.connection.over_time.map(|span| self.born + span);
+        cx.counters.ike_rekeyed += 1;
+        cx.events.push_back(Event::IkeRekeyed { peer: self.lineage.peer });
+    }
+
+    /// Another IKE SA took its place or won against it. Whoever made that one deletes this one; if that does not
+    /// happen, we do.
+    pub(crate) fn retire(&mut self, cx: &Context, standing: Standing) {
+        self.standing = standing;
+        self.rekey_at = None;
+        self.expires_at = Some(cx.now + cx.config.timing.replaced_child);
+    }
+
+    /// Rekeying failed; it is tried again, later each time.
+    pub(crate) fn retry_rekeying(&mut self, cx: &mut Context) {
+        self.rekey_failures = self.rekey_failures.saturating_add(1);
+        let wait = cx.config.timing.retry * 2_u32.saturating_pow(self.rekey_failures.saturating_sub(1).min(5));
+        self.rekey_at = Some(cx.now + cx.jittered(wait));
     }
 
     /// Takes a child out and says so.

@@ -10,6 +10,7 @@ use ipsec::sa::Mode;
 use ipsec::selector::{AddressRange, SELECTORS_MAX, SelectorTemplate, TrafficSelector};
 
 use super::{Identity, IdentityPattern};
+use crate::crypto::kex::Kex;
 use crate::proposal::{EspProposal, IkeProposal, IkeSuite};
 
 /// What to do when a peer asks for selectors that lie within those of another peer.
@@ -118,6 +119,16 @@ impl ChildSettings {
             return Some(format!("replay window of {found} packets; allowed are 64 to 65536"));
         }
         None
+    }
+
+    /// The key exchange that CREATE_CHILD_SA must have, if one is configured.
+    pub(crate) fn first_kex(&self) -> Option<Kex> {
+        self.proposals.iter().flat_map(|proposal| &proposal.kexes).next().copied()
+    }
+
+    /// Whether CREATE_CHILD_SA may have this key exchange: one that is configured, or any if none is.
+    pub(crate) fn allows_kex(&self, kex: Kex) -> bool {
+        self.proposals.iter().any(|proposal| proposal.kexes.is_empty() || proposal.kexes.contains(&kex))
     }
 
     /// The selectors that the settings mean between these two addresses: ours, then the peer's.

@@ -12,6 +12,7 @@ use crate::initiator::{Initiating, Progress};
 use crate::kept::digest_of;
 use crate::message::payload::{Notify, NotifyKind, Payload};
 use crate::message::{ExchangeType, HEADER_LEN, Header, IkeSpi, PayloadChain};
+use crate::sa::{IkeSa, Standing};
 
 impl Endpoint {
     /// An IKE message has arrived. On port 4500 it comes without the non-ESP marker.
@@ -44,6 +45,7 @@ impl Endpoint {
         }
         match self.established.take(spi) {
             Some(mut sa) if sa.spis == header.spis => {
+                self.promote(&mut sa, header, datagram);
                 sa.handle_datagram(&mut self.cx, header, datagram);
                 sa.watch_message_ids();
                 self.put_back(sa);
@@ -54,6 +56,18 @@ impl Endpoint {
             }
             None => self.handle_stray(header, datagram),
         }
+    }
+
+    /// A peer that uses its new IKE SA has decided for it, without having seen that we rekey too.
+    fn promote(&mut self, sa: &mut IkeSa, header: &Header, datagram: &Datagram) {
+        let Standing::Contender { old } = sa.standing else { return };
+        if !sa.is_put_to_use_by(header, datagram) {
+            return;
+        }
+        let Some(mut old) = self.established.take(old) else { return };
+        let estate = old.surrender(&self.cx);
+        sa.inherit(&mut self.cx, estate);
+        self.established.put(old);
     }
 
     fn handle_init(&mut self, header: &Header, datagram: &Datagram) {

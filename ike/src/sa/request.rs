@@ -11,6 +11,7 @@ use crate::error::Refusal;
 use crate::event::{Datagram, DownReason, Event};
 use crate::exchange;
 use crate::kept::digest_of;
+use crate::message::payload::ProtocolId;
 use crate::message::{ExchangeType, Header, PayloadChain};
 use crate::window::Arrival;
 
@@ -50,6 +51,16 @@ impl IkeSa {
         };
         let chain = answer.unwrap_or_else(|refusal| self.refuse(cx, datagram, &refusal));
         self.answer(cx, header, datagram, &chain);
+    }
+
+    /// Whether this is a fresh request other than to delete the IKE SA.
+    pub(crate) fn is_put_to_use_by(&self, header: &Header, datagram: &Datagram) -> bool {
+        let is_next = !header.is_response && self.incoming.judge(header.message_id, &datagram.payload) == Arrival::Next;
+        if !is_next || !Self::knows(header.exchange) {
+            return false;
+        }
+        let Ok(opened) = self.channel.open(header, &datagram.payload) else { return false };
+        opened.body().is_ok_and(|body| body.deletes.iter().all(|delete| delete.protocol != ProtocolId::IKE))
     }
 
     fn refuse(&mut self, cx: &mut Context, datagram: &Datagram, refusal: &Refusal) -> PayloadChain {

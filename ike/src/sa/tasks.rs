@@ -1,5 +1,7 @@
 //! Our own requests: what waits, and what is under way. The window is one, so they go one after the other.
 
+use std::collections::VecDeque;
+
 use ipsec::Spi;
 
 use super::{IkeSa, Standing};
@@ -80,6 +82,15 @@ impl IkeSa {
         if !self.queue.contains(&task) {
             self.queue.push_back(task);
         }
+    }
+
+    /// Takes what was to be done with children out of the line.
+    pub(crate) fn take_child_tasks(&mut self) -> Vec<Task> {
+        let is_about_child =
+            |task: &Task| matches!(task, Task::RekeyChild(_) | Task::DeleteChild(..) | Task::ReportGone(_));
+        let (taken, left): (VecDeque<Task>, VecDeque<Task>) = self.queue.drain(..).partition(is_about_child);
+        self.queue = left;
+        taken.into_iter().collect()
     }
 
     /// Whether the IKE SA is being deleted by us, or about to be.

@@ -1,5 +1,5 @@
 //! Two endpoints and the network between them, under simulated time.
-#![allow(dead_code)]
+#![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic)] // each test uses a part; a failed expectation is the point
 
 use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
@@ -344,4 +344,13 @@ pub fn assert_mirrored(one: &SaParameters, other: &SaParameters) {
     assert_eq!(one.selectors.local, other.selectors.remote);
     assert_eq!(one.selectors.remote, other.selectors.local);
     assert_ne!(one.direction, other.direction);
+}
+
+/// How the other side names, by its own inbound SPI, the child that `side` receives on `spi`.
+pub fn other_spi(spi: &Spi, pair: &Pair, side: Side) -> Spi {
+    let installed = match side {
+        Side::Client => &pair.at_client,
+        Side::Server => &pair.at_server,
+    };
+    installed.children[spi].children.outbound.spi
 }
