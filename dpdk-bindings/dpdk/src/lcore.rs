@@ -12,9 +12,6 @@ use std::sync::mpsc;
 /// How many bytes of a thread's name the kernel keeps.
 const NAME_BYTES: usize = dpdk_sys::SHIM_THREAD_NAME_BYTES as usize;
 
-/// DPDK's number for "no lcore follows", larger than any lcore.
-const LCORE_LIMIT: u32 = 1024;
-
 static TAKEN: AtomicBool = AtomicBool::new(false);
 
 /// A worker thread that DPDK pinned to its CPUs, idle until it gets a job. It does one job at a time.
@@ -32,14 +29,14 @@ pub(crate) fn take_workers() -> Vec<Lcore> {
     loop {
         // SAFETY: walks DPDK's table of lcores, which is fixed once the environment runs; u32::MAX starts the walk.
         id = unsafe { dpdk_sys::rte_get_next_lcore(id, 1, 0) };
-        if id >= LCORE_LIMIT || !lcore_exists(id) {
+        if !lcore_exists(id) {
             return workers;
         }
         workers.push(Lcore { id });
     }
 }
 
-/// DPDK ends a walk with its compile-time limit, which is no lcore.
+/// DPDK ends a walk with a number that is no lcore.
 fn lcore_exists(id: u32) -> bool {
     // SAFETY: reads DPDK's table of lcores; every number is allowed.
     unsafe { dpdk_sys::rte_lcore_is_enabled(id) != 0 }
@@ -139,7 +136,12 @@ impl<T> LcoreJob<T> {
     }
 }
 
-/// While it lives, DPDK knows the thread that made it, which so has a mempool cache of its own.
+/// While it lives, DPDK knows the thread that made it, which so has a mempool cache of its own. It stays on its thread:
+///
+/// ```compile_fail,E0277
+/// fn may_move<T: Send>() {}
+/// may_move::<dpdk::RegisteredThread>();
+/// ```
 #[derive(Debug)]
 pub struct RegisteredThread {
     lcore: u32,

@@ -129,6 +129,20 @@ fn a_tap_device_hands_frames_to_the_kernel() {
 }
 
 #[test]
+fn flows_are_spread_by_a_hash_where_the_device_offers_one() {
+    let pool = mempool("rss", 1023);
+    let start = |device: &str, rss, queues: usize| {
+        let config = PortConfig { rss, ..PortConfig::default() };
+        let (port, ..) = Device::open(eal(), device).unwrap().start(&config, &vec![pool; queues]).unwrap();
+        (port.info().rss_offered, port.rss_active())
+    };
+    assert_eq!(start("net_null_rss", true, 2), (true, true));
+    assert_eq!(start("net_null_rss", false, 2), (true, false));
+    assert_eq!(start("net_null_rss", true, 1), (true, false));
+    assert_eq!(start("net_ring_rss", true, 2), (false, false));
+}
+
+#[test]
 fn several_queues_have_one_owner_each() {
     let pool = mempool("queues", 4095);
     let device = Device::open(eal(), "net_null0").unwrap();

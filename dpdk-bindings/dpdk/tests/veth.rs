@@ -208,6 +208,21 @@ fn drain(rx: &mut RxQueue) -> usize {
 }
 
 #[test]
+fn every_queue_pair_of_an_af_packet_device_must_be_read() {
+    if !enter_namespace_with_veth() {
+        return;
+    }
+    let pool = mempool("pairs", 1023);
+    let start = |queues: usize| {
+        let device = Device::open(eal(), "net_af_packet_pairs,iface=left,qpairs=2").unwrap();
+        device.start(&PortConfig { tx_queues: 2, ..PortConfig::default() }, &vec![pool; queues]).map(|_| ())
+    };
+    let error = start(1).unwrap_err();
+    assert!(error.to_string().contains("receive queues: 1 is outside 2..=2"), "{error}");
+    start(2).unwrap();
+}
+
+#[test]
 fn an_interface_is_promiscuous_only_while_its_port_is_open() {
     if !enter_namespace_with_veth() {
         return;

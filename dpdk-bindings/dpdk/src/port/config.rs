@@ -8,6 +8,10 @@ use crate::mempool::Mempool;
 /// Ethernet header and two VLAN tags: what a frame has beside its MTU.
 const FRAME_OVERHEAD_BYTES: u32 = 14 + 2 * 4;
 
+/// This driver's `qpairs=` all receive from the start: the kernel spreads packets over them, and those that nobody reads
+/// would be lost.
+const SPREADING_DRIVER: &str = "net_af_packet";
+
 /// How fast the link shall be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum LinkSpeed {
@@ -65,7 +69,8 @@ impl PortConfig {
             }
             Err(Error::OutOfRange { name: name.into(), what, wanted, least, most })
         };
-        within("receive queues:", mempools.len() as u32, 0, info.max_rx_queues.into())?;
+        let least = if info.driver == SPREADING_DRIVER { info.max_rx_queues.into() } else { 0 };
+        within("receive queues:", mempools.len() as u32, least, info.max_rx_queues.into())?;
         within("transmit queues:", self.tx_queues.into(), 0, info.max_tx_queues.into())?;
         let Some(mtu) = self.mtu else { return Ok(()) };
         within("an MTU of", mtu.into(), info.min_mtu.into(), info.max_mtu.into())?;

@@ -10,10 +10,17 @@ use std::sync::Arc;
 /// Queues may move to another thread, but two threads never share one.
 type NotSync = PhantomData<Cell<()>>;
 
-/// A receive queue.
+/// A receive queue. It may move to another thread, but is never shared:
+///
+/// ```compile_fail,E0277
+/// fn may_be_shared<T: Sync>() {}
+/// may_be_shared::<dpdk::RxQueue>();
+/// ```
 #[derive(Debug)]
 pub struct RxQueue {
-    owner: Arc<Owner>,
+    /// Keeps the port open.
+    _owner: Arc<Owner>,
+    port: u16,
     queue: u16,
     scattered: u64,
     not_sync: NotSync,
@@ -21,7 +28,7 @@ pub struct RxQueue {
 
 impl RxQueue {
     pub(super) fn new(owner: Arc<Owner>, queue: u16) -> Self {
-        RxQueue { owner, queue, scattered: 0, not_sync: PhantomData }
+        RxQueue { port: owner.number, _owner: owner, queue, scattered: 0, not_sync: PhantomData }
     }
 
     /// Adds what has arrived to `burst`, up to its capacity, and says how much that was. Never waits.
@@ -29,11 +36,11 @@ impl RxQueue {
     pub fn receive<const N: usize>(&mut self, burst: &mut Burst<N>) -> usize {
         let len = burst.len();
         let room = burst.remaining_capacity().min(usize::from(u16::MAX)) as u16;
-        // SAFETY: the port is open while `owner` lives, `&mut self` is the queue's only user, and the array has room
+        // SAFETY: the port is open while `_owner` lives, `&mut self` is the queue's only user, and the array has room
         // for `room` pointers behind its first `len`.
         let received = unsafe {
             let spare = burst.as_mut_ptr().add(len).cast();
-            dpdk_sys::shim_rx_burst(self.owner.number, self.queue, spare, room, &mut self.scattered)
+            dpdk_sys::shim_rx_burst(self.port, self.queue, spare, room, &mut self.scattered)
         };
         let received = usize::from(received);
         // SAFETY: that many mbufs were written behind the first `len`, each of one segment and ours alone.
@@ -52,17 +59,24 @@ impl RxQueue {
     }
 }
 
-/// A transmit queue.
+/// A transmit queue. It may move to another thread, but is never shared:
+///
+/// ```compile_fail,E0277
+/// fn may_be_shared<T: Sync>() {}
+/// may_be_shared::<dpdk::TxQueue>();
+/// ```
 #[derive(Debug)]
 pub struct TxQueue {
-    owner: Arc<Owner>,
+    /// Keeps the port open.
+    _owner: Arc<Owner>,
+    port: u16,
     queue: u16,
     not_sync: NotSync,
 }
 
 impl TxQueue {
     pub(super) fn new(owner: Arc<Owner>, queue: u16) -> Self {
-        TxQueue { owner, queue, not_sync: PhantomData }
+        TxQueue { port: owner.number, _owner: owner, queue, not_sync: PhantomData }
     }
 
     /// Sends from the front of `burst` what the queue takes, and says how much that was. What was sent has left the
@@ -72,11 +86,11 @@ impl TxQueue {
         let len = burst.len();
         let offered = len.min(usize::from(u16::MAX)) as u16;
         let packets = burst.as_mut_ptr();
-        // SAFETY: the port is open while `owner` lives, `&mut self` is the queue's only user, and the array holds
+        // SAFETY: the port is open while `_owner` lives, `&mut self` is the queue's only user, and the array holds
         // `offered` mbufs. The array forgets them all first, so that none is ever owned twice.
         let sent = unsafe {
             burst.set_len(0);
-            dpdk_sys::shim_tx_burst(self.owner.number, self.queue, packets.cast(), offered)
+            dpdk_sys::shim_tx_burst(self.port, self.queue, packets.cast(), offered)
         };
         let sent = usize::from(sent.min(offered));
         let left = len - sent;
