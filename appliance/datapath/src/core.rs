@@ -51,8 +51,6 @@ pub struct PollCounters {
     pub busy: Counter,
     /// Polls that found nothing.
     pub idle: Counter,
-    /// Packets given to other cores.
-    pub handed_over: Counter,
     /// Connections in the table now.
     pub connections: Counter,
 }
@@ -155,6 +153,7 @@ impl<Q: PortQueue> DataCore<Q> {
         let mut handed = Burst::new();
         self.handover.take(&mut handed);
         let busy = !handed.is_empty();
+        self.ledger.taken_over.add(handed.len() as u64);
         let (mut esp, mut plain, mut seal) = (Burst::new(), Burst::new(), Burst::new());
         for packet in handed {
             match packet {
@@ -176,8 +175,9 @@ impl<Q: PortQueue> DataCore<Q> {
             if burst.is_empty() {
                 continue;
             }
-            self.polls.handed_over.add(burst.len() as u64);
+            let waiting = burst.len();
             self.handover.give(core, burst);
+            self.ledger.handed_over.add((waiting - burst.len()) as u64);
             self.drops.end_all(burst, DropReason::HandoverFull);
         }
     }
@@ -239,7 +239,6 @@ impl<Q: PortQueue> DataCore<Q> {
             port.flush(&self.ledger, &mut self.drops);
         }
         self.ledger.add_drops(&mut self.drops);
-        self.ledger.held.set(self.handover.waiting() as u64);
         self.polls.connections.set(self.connections.len() as u64);
         if busy {
             self.polls.busy.add(1);

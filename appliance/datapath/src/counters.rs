@@ -46,8 +46,10 @@ pub struct Ledger {
     pub originated: Counter,
     /// Frames that the control core made and no port had room for.
     pub originated_lost: Counter,
-    /// Packets waiting in this core's hand-over rings and transmit backlogs now.
-    pub held: Counter,
+    /// Packets put into the rings to other cores. No end: the core that takes them out sees them to theirs.
+    pub handed_over: Counter,
+    /// Packets taken out of the rings from other cores.
+    pub taken_over: Counter,
     drops: DropCounters,
 }
 
@@ -94,26 +96,27 @@ pub struct Balance {
     pub dropped: u64,
     /// Frames of our own making that were sent.
     pub originated: u64,
-    /// Packets waiting inside.
+    /// Packets waiting in the rings between cores: handed over and not yet taken over.
     pub held: u64,
 }
 
 impl Balance {
-    /// Adds up `ledgers`.
-    pub fn of<'a>(ledgers: impl IntoIterator<Item = &'a Ledger>) -> Balance {
-        let mut sum = Balance::default();
-        for ledger in ledgers {
-            // Ends before arrivals: a packet counted meanwhile then shows as received, never as an end without a start.
-            sum.delivered += ledger.delivered.get();
-            sum.forwarded += ledger.forwarded.get();
-            sum.punted += ledger.punted.get();
-            sum.merged += ledger.merged.get();
-            sum.dropped += DropReason::ALL.iter().map(|&reason| ledger.dropped(reason)).sum::<u64>();
-            sum.originated += ledger.originated.get();
-            sum.held += ledger.held.get();
-            sum.received += ledger.received.get();
-        }
-        sum
+    /// Adds up `ledgers`: all of an appliance's, since one core's packets may wait for another.
+    pub fn of<'a>(ledgers: impl IntoIterator<Item = &'a Ledger, IntoIter: Clone>) -> Balance {
+        let ledgers = ledgers.into_iter();
+        let sum = |of: fn(&Ledger) -> u64| ledgers.clone().map(of).sum::<u64>();
+        // Against the direction of travel: a packet that moves on meanwhile then shows as received or as waiting, never
+        // as an end without a start.
+        let delivered = sum(|ledger| ledger.delivered.get());
+        let forwarded = sum(|ledger| ledger.forwarded.get());
+        let punted = sum(|ledger| ledger.punted.get());
+        let merged = sum(|ledger| ledger.merged.get());
+        let dropped = sum(|ledger| DropReason::ALL.iter().map(|&reason| ledger.dropped(reason)).sum());
+        let originated = sum(|ledger| ledger.originated.get());
+        let taken_over = sum(|ledger| ledger.taken_over.get());
+        let held = sum(|ledger| ledger.handed_over.get()).saturating_sub(taken_over);
+        let received = sum(|ledger| ledger.received.get());
+        Balance { received, delivered, forwarded, punted, merged, dropped, originated, held }
     }
 
     /// `received − every end − held`: zero whenever no core is in the middle of a burst.
@@ -137,7 +140,20 @@ mod tests {
         ledger.add_drops(&mut drops);
         assert_eq!(drops.get(DropReason::SpiUnknown), 0, "drops are added once");
         assert_eq!(Balance::of([&ledger]).difference(), 1);
-        ledger.held.set(1);
+        ledger.handed_over.add(1);
         assert_eq!(Balance::of([&ledger]).difference(), 0);
+    }
+
+    #[test]
+    fn a_packet_between_two_cores_is_held_until_the_other_takes_it() {
+        let (giver, taker) = (Ledger::default(), Ledger::default());
+        giver.received.add(1);
+        giver.handed_over.add(1);
+        let between = Balance::of([&giver, &taker]);
+        assert_eq!((between.held, between.difference()), (1, 0));
+        taker.taken_over.add(1);
+        taker.delivered.add(1);
+        let after = Balance::of([&giver, &taker]);
+        assert_eq!((after.held, after.difference()), (0, 0));
     }
 }

@@ -128,12 +128,7 @@ pub struct SaName {
 impl SaName {
     /// The name of the SA with these parameters.
     pub fn of(parameters: &SaParameters) -> SaName {
-        SaName {
-            peer: parameters.peer,
-            dvipa: parameters.dvipa,
-            direction: parameters.direction,
-            spi: parameters.spi,
-        }
+        SaName { peer: parameters.peer, dvipa: parameters.dvipa, direction: parameters.direction, spi: parameters.spi }
     }
 }
 
