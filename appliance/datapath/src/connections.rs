@@ -231,12 +231,13 @@ impl Connection {
             self.state = State::Established;
         }
         let Some(flags) = tcp else { return };
-        if flags.contains(Flags::RST) {
-            self.state = State::Closed;
-        } else if flags.opens_connection() && matches!(side, Side::Client) && self.state == State::Closed {
+        let is_ending = matches!(self.state, State::Closing | State::Closed);
+        if is_ending && flags.opens_connection() && matches!(side, Side::Client) {
             // The client uses its port again before the old entry has gone.
             (self.state, self.said_fin) = (State::New, SaidFin::default());
-        } else if flags.contains(Flags::FIN) {
+        } else if flags.contains(Flags::RST) {
+            self.state = State::Closed;
+        } else if flags.contains(Flags::FIN) && self.state != State::Closed {
             match side {
                 Side::Client => self.said_fin.client = true,
                 Side::Service => self.said_fin.service = true,
