@@ -280,8 +280,8 @@ int shim_port_stats(uint16_t port, struct shim_stats *stats)
 	return 0;
 }
 
-/* Stops and closes. With `detach` the device itself is unplugged too, so that the same name can be attached anew. */
-int shim_port_close(uint16_t port, int detach)
+/* Stops and closes. A device whose last port this was is unplugged too, so that it can be attached anew. */
+int shim_port_close(uint16_t port)
 {
 	struct rte_eth_dev_info device;
 	int known = rte_eth_dev_info_get(port, &device) == 0;
@@ -295,7 +295,7 @@ int shim_port_close(uint16_t port, int detach)
 	result = rte_eth_dev_close(port);
 	if (result != 0)
 		return result;
-	if (detach && known && device.device != NULL)
+	if (known && device.device != NULL && rte_eth_find_next_of(0, device.device) >= RTE_MAX_ETHPORTS)
 		result = rte_dev_remove(device.device);
 	return result != 0 ? result : stopped;
 }

@@ -117,7 +117,7 @@ int shim_port_mtu(uint16_t port, uint16_t *mtu);
 int shim_port_mac(uint16_t port, uint8_t mac[6]);
 int shim_port_link(uint16_t port, struct shim_link *link);
 int shim_port_stats(uint16_t port, struct shim_stats *stats);
-int shim_port_close(uint16_t port, int detach);
+int shim_port_close(uint16_t port);
 uint16_t shim_rx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **mbufs, uint16_t count, uint64_t *scattered);
 uint16_t shim_tx_burst(uint16_t port, uint16_t queue, struct rte_mbuf **mbufs, uint16_t count);
 

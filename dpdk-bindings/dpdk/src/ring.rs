@@ -11,7 +11,7 @@ use core::cell::Cell;
 use core::marker::PhantomData;
 use core::mem;
 use core::ptr::{self, NonNull};
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::sync::atomic::{AtomicU32, Ordering, fence};
 use std::ffi::CString;
 use std::sync::Arc;
 
@@ -70,6 +70,13 @@ unsafe impl<T: RingItem> Send for Shared<T> {}
 unsafe impl<T: RingItem> Sync for Shared<T> {}
 
 impl<T: RingItem> Shared<T> {
+    /// Whether one handle is left. What the other put in before it went is visible then.
+    fn has_one_end(self: &Arc<Self>) -> bool {
+        let alone = Arc::strong_count(self) == 1;
+        fence(Ordering::Acquire);
+        alone
+    }
+
     fn len(&self) -> usize {
         // SAFETY: the ring lives as long as this.
         unsafe { dpdk_sys::shim_ring_count(self.raw.as_ptr()) as usize }
@@ -159,7 +166,7 @@ impl<T: RingItem> Producer<T> {
 
     /// Whether the other end is gone, so that nobody will take what is put in.
     pub fn is_abandoned(&self) -> bool {
-        Arc::strong_count(&self.shared) == 1
+        self.shared.has_one_end()
     }
 }
 
@@ -202,6 +209,6 @@ impl<T: RingItem> Consumer<T> {
 
     /// Whether the other end is gone, so that nothing new will come.
     pub fn is_abandoned(&self) -> bool {
-        Arc::strong_count(&self.shared) == 1
+        self.shared.has_one_end()
     }
 }

@@ -41,4 +41,6 @@ fn dpdk_starts_once_leaves_affinity_alone_and_shows_failed_devices() {
     assert!(error.to_string().contains("net_af_packet_bad"), "{error}");
     let again = Device::open(eal, "net_null_good,size=100").unwrap_err();
     assert_eq!(again, Error::DeviceExists { device: "net_null_good,size=100".into() });
+    drop(good);
+    Device::open(eal, "net_null_good,size=100").expect("a closed device may be opened again, with other arguments");
 }

@@ -31,20 +31,18 @@ static OWNED: Mutex<[bool; MAX_PORTS]> = Mutex::new([false; MAX_PORTS]);
 struct Owner {
     number: u16,
     name: String,
-    /// The device came by [`Device::open`], so it goes with its port.
-    detach: bool,
     /// DPDK leaves control operations on one port to be ordered by the application.
     control: Mutex<()>,
 }
 
 impl Owner {
-    fn claim(owned: &mut [bool; MAX_PORTS], number: u16, name: &str, detach: bool) -> Result<Self, Error> {
+    fn claim(owned: &mut [bool; MAX_PORTS], number: u16, name: &str) -> Result<Self, Error> {
         let slot = owned.get_mut(usize::from(number)).ok_or(Error::TooManyPorts { number, limit: MAX_PORTS })?;
         if *slot {
             return Err(Error::PortInUse { name: name.into() });
         }
         *slot = true;
-        Ok(Owner { number, name: name.into(), detach, control: Mutex::new(()) })
+        Ok(Owner { number, name: name.into(), control: Mutex::new(()) })
     }
 
     /// Runs one control operation, and names it if it fails.
@@ -73,7 +71,7 @@ impl Drop for Owner {
         let mut owned = OWNED.lock();
         // A device that does not close cleanly has said so in DPDK's log; nobody is left here who could do more.
         // SAFETY: the port is open, and no queue handle exists any more: each holds a reference to this owner.
-        unsafe { dpdk_sys::shim_port_close(self.number, i32::from(self.detach)) };
+        unsafe { dpdk_sys::shim_port_close(self.number) };
         if let Some(slot) = owned.get_mut(usize::from(self.number)) {
             *slot = false;
         }
@@ -99,14 +97,14 @@ impl Device {
             if device.contains(',') {
                 return Err(Error::DeviceExists { device: device.into() });
             }
-            return Ok(Device { owner: Owner::claim(&mut owned, number, &name, false)? });
+            return Ok(Device { owner: Owner::claim(&mut owned, number, &name)? });
         }
         let text = c_string(device)?;
         // SAFETY: the environment runs, and the string is terminated; DPDK copies it.
         check(unsafe { dpdk_sys::rte_dev_probe(text.as_ptr()) })
             .map_err(|reason| Error::Attach { device: device.into(), reason })?;
         let (number, name) = find(device)?.ok_or_else(|| Error::NoPort { device: device.into() })?;
-        Ok(Device { owner: Owner::claim(&mut owned, number, &name, true)? })
+        Ok(Device { owner: Owner::claim(&mut owned, number, &name)? })
     }
 
     /// What the device can do.
