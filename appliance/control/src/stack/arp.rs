@@ -7,7 +7,7 @@ use wire::arp::{self, Operation};
 use wire::ethernet::{self, EtherType};
 
 use super::drops::DropReason;
-use super::neighbour::{Evidence, Question};
+use super::neighbour::Question;
 use super::queue::Class;
 use super::receive::End;
 use super::{Event, MacAddress, Stack};
@@ -40,11 +40,8 @@ impl Stack {
         }
         let for_us = self.claims.port_of(message.target_ip.into()) == Some(port);
         let answers_us = message.operation == Operation::Reply && frame_dst == own_mac && for_us;
-        // A DVIPA is learned from nobody on its own port: whoever owns it next is for the cluster to say.
-        if self.dvipas.get(&sender) != Some(&port) {
-            let evidence = if answers_us { Evidence::Answer } else { Evidence::Claim };
-            self.neighbours.hear(now, NextHop { port, address: sender }, message.sender_mac, evidence);
-        }
+        // Of a DVIPA this teaches nothing: none is ever asked for on its own port, see `may_resolve`.
+        self.neighbours.hear(now, NextHop { port, address: sender }, message.sender_mac);
         match message.operation {
             Operation::Request if for_us => {
                 self.answer(port, &message);

@@ -61,15 +61,6 @@ pub enum Resolution {
     Refused,
 }
 
-/// How much a received statement about a neighbour is worth.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Evidence {
-    /// An answer addressed to us.
-    Answer,
-    /// A question, an announcement, or an answer to somebody else.
-    Claim,
-}
-
 /// A question to send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Question {
@@ -194,7 +185,7 @@ impl NeighbourTable {
     }
 
     /// Takes in that `mac` was heard speaking as `hop`. Refreshes what is wanted, and creates nothing.
-    pub fn hear(&mut self, now: Instant, hop: NextHop, mac: MacAddress, evidence: Evidence) {
+    pub fn hear(&mut self, now: Instant, hop: NextHop, mac: MacAddress) {
         let Some(entry) = self.entries.get(&hop) else { return };
         match entry.state {
             State::Incomplete { .. } | State::Unreachable => self.settle(now, hop, mac),
@@ -202,11 +193,8 @@ impl NeighbourTable {
                 self.confirm(now, hop, mac);
             }
             State::Contested { mac: held, .. } if held == mac => {
-                // A claim can be the echo of the very conflict; only an answer to our question defends the address.
-                if evidence == Evidence::Answer {
-                    self.confirm(now, hop, mac);
-                    self.entries.entry(hop).and_modify(|entry| entry.deaf_until = now + DEFENDED);
-                }
+                self.confirm(now, hop, mac);
+                self.entries.entry(hop).and_modify(|entry| entry.deaf_until = now + DEFENDED);
             }
             State::Reachable { mac: held } | State::Probe { mac: held, .. } => {
                 if now >= entry.deaf_until {
@@ -358,7 +346,7 @@ mod tests {
     enum Step {
         Keep(u8),
         Resolve(u8),
-        Hear(u8, u8, bool),
+        Hear(u8, u8),
         Pass(u64),
     }
 
@@ -366,7 +354,7 @@ mod tests {
         prop_oneof![
             (0_u8..2).prop_map(Step::Keep),
             (0_u8..12).prop_map(Step::Resolve),
-            (0_u8..12, 0_u8..3, any::<bool>()).prop_map(|(hop, mac, answer)| Step::Hear(hop, mac, answer)),
+            (0_u8..12, 0_u8..3).prop_map(|(hop, mac)| Step::Hear(hop, mac)),
             (0_u64..100_000).prop_map(Step::Pass),
         ]
     }
@@ -389,10 +377,7 @@ mod tests {
                         table.keep(now, hop(last));
                     }
                     Step::Resolve(last) => drop(table.resolve(now, hop(last))),
-                    Step::Hear(last, mac, answer) => {
-                        let evidence = if answer { Evidence::Answer } else { Evidence::Claim };
-                        table.hear(now, hop(last), MacAddress([2, 0, 0, 0, 0, mac]), evidence);
-                    }
+                    Step::Hear(last, mac) => table.hear(now, hop(last), MacAddress([2, 0, 0, 0, 0, mac])),
                     Step::Pass(millis) => now += Duration::from_millis(millis),
                 }
                 table.handle_timeout(now);

@@ -93,6 +93,9 @@ pub enum SettingsError {
     /// A route out of a port that is not there.
     #[error("route to {0} names {1}, which is not there")]
     RoutePort(Prefix, PortId),
+    /// A route by a next hop that is an address of ours, or a DVIPA: neither is ever asked for.
+    #[error("route to {0} has next hop {1}, which is an address of ours or a DVIPA")]
+    RouteViaOwn(Prefix, IpAddr),
     /// Routes that contradict each other or lead nowhere.
     #[error(transparent)]
     Route(#[from] RouteError),
@@ -150,6 +153,11 @@ impl StackSettings {
         let absent = |route: &&StaticRoute| route.port.is_some_and(|port| !ports.contains_key(&port));
         if let Some(StaticRoute { to, port: Some(port), .. }) = self.routes.iter().find(absent) {
             return Err(SettingsError::RoutePort(*to, *port));
+        }
+        let own =
+            self.routes.iter().find_map(|route| Some((route.to, route.via.filter(|via| addresses.contains(via))?)));
+        if let Some((to, via)) = own {
+            return Err(SettingsError::RouteViaOwn(to, via));
         }
         Ok(RouteTable::new(&self.connected(), &self.routes)?)
     }
@@ -256,6 +264,11 @@ mod tests {
         assert_eq!(
             refused(|s| s.routes = vec![StaticRoute { to, via: None, port: Some(PortId(7)) }]),
             SettingsError::RoutePort(to, PortId(7))
+        );
+        let via = IpAddr::from([203, 0, 113, 80]);
+        assert_eq!(
+            refused(|s| s.routes = vec![StaticRoute { to, via: Some(via), port: None }]),
+            SettingsError::RouteViaOwn(to, via)
         );
         assert!(matches!(
             refused(|s| s.ports[1].addresses[0] = PortAddress::new([192, 0, 2, 11].into(), 24).unwrap()),

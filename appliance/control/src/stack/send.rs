@@ -45,8 +45,7 @@ impl Stack {
         if self.claims.port_of(local.ip()).is_none() {
             return Err(DropReason::SourceNotOurs);
         }
-        let other_host = is_host_address(remote.ip()) && self.claims.port_of(remote.ip()).is_none();
-        if !other_host || remote.port() == 0 || remote.is_ipv4() != local.is_ipv4() {
+        if !is_host_address(remote.ip()) || remote.is_ipv4() != local.is_ipv4() {
             return Err(DropReason::DestinationInvalid);
         }
         let way = self.way_to(now, remote.ip())?;

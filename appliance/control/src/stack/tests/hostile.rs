@@ -230,6 +230,41 @@ fn packets_with_impossible_sources_are_dropped() {
     assert_eq!((stack.poll_datagram(), drain(&mut stack)), (None, vec![]));
 }
 
+#[test]
+fn stations_that_cannot_be_are_not_believed() {
+    let mut stack = appliance();
+    drain(&mut stack);
+    for mac in [MacAddress::BROADCAST, MacAddress::ZERO, MacAddress([3, 0, 0, 0, 0, 1])] {
+        let mut question = arp_request(STRANGER_MAC, STRANGER, OWN);
+        question[22..28].copy_from_slice(&mac.0);
+        stack.handle_frame(NOW, PORT, &question);
+        let packet = udp_packet((CLIENT, 500), (DVIPA, 500), &[0; 28]);
+        stack.handle_frame(NOW, PORT, &frame(OWN_MAC, mac, EtherType::Ipv4, &packet));
+    }
+    assert_eq!((drain(&mut stack), stack.poll_datagram()), (vec![], None));
+    let counters = stack.counters();
+    assert_eq!((counters.dropped(DropReason::ArpMalformed), counters.dropped(DropReason::FrameMalformed)), (3, 3));
+}
+
+#[test]
+fn a_source_routed_packet_is_dropped() {
+    let mut stack = appliance();
+    let plain = udp_packet((CLIENT, 500), (DVIPA, 500), &[0; 28]);
+    for (option, reason) in [
+        ([131, 7, 4, 192, 0, 2, 1, 0], DropReason::IpSourceRouted),
+        ([7, 1, 0, 0, 0, 0, 0, 0], DropReason::IpMalformed),
+    ] {
+        let mut packet = [&plain[..ipv4::HEADER_LEN], &option, &plain[ipv4::HEADER_LEN..]].concat();
+        let length = packet.len() as u16;
+        let mut view = ipv4::Packet::new_unchecked(&mut packet[..]);
+        view.set_version_and_header_len(ipv4::HEADER_LEN + option.len());
+        view.set_total_len(length);
+        view.fill_checksum();
+        stack.handle_frame(NOW, PORT, &from_router(&packet));
+        assert_eq!((stack.poll_datagram(), stack.counters().dropped(reason)), (None, 1), "{reason:?}");
+    }
+}
+
 /// Frames that are nearly right reach further than random bytes do.
 fn nearly_right() -> impl Strategy<Value = Vec<u8>> {
     let echo = wire_icmp::Repr::EchoRequest { identifier: 1, sequence: 1, data: &[1; 60] };

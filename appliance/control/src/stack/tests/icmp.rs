@@ -77,6 +77,10 @@ fn a_path_mtu_about_our_packets_is_passed_on_and_any_other_is_not() {
         let error = icmp_packet(ROUTER, DVIPA, &Repr::DestinationUnreachable { reason, quoted });
         stack.handle_frame(NOW, PORT, &from_router(&error));
     }
+    let mut spoiled = icmp_packet(ROUTER, DVIPA, &Repr::DestinationUnreachable { reason, quoted: &esp });
+    spoiled[ipv4::HEADER_LEN + 7] ^= 1;
+    stack.handle_frame(NOW, PORT, &from_router(&spoiled));
+    assert_eq!(stack.counters().dropped(DropReason::IcmpMalformed), 1);
     let expected = PathMtu {
         reporter: ROUTER.into(),
         local: DVIPA.into(),

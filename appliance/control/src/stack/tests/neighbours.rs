@@ -232,6 +232,12 @@ fn frames_carry_the_ports_vlan_and_no_other_is_heard() {
         stack.handle_frame(NOW, PORT, &frame);
     }
     assert_eq!((drain(&mut stack).len(), stack.counters().dropped(DropReason::WrongVlan)), (0, 3));
+    let mut untagged = appliance();
+    drain(&mut untagged);
+    untagged.handle_frame(NOW, PORT, &tagged(10));
+    assert_eq!(drain(&mut untagged).len(), 0);
+    untagged.handle_frame(NOW, PORT, &tagged(0));
+    assert_eq!(drain(&mut untagged).len(), 1, "a tag of VLAN 0 carries a priority only");
     stack.handle_frame(NOW, PORT, &tagged(10));
     let reply = drain(&mut stack).remove(0).1;
     assert_eq!(ethernet::Packet::new_checked(&reply[..]).unwrap().vlan().map(|tag| tag.id), Some(10));
@@ -250,4 +256,16 @@ fn a_fixed_neighbour_is_never_asked_for_and_never_moves() {
     drain(&mut stack);
     stack.send_datagram(NOW, socket(DVIPA, 500), socket(CLIENT, 500), b"request");
     assert_eq!(drain(&mut stack)[0].1[..6], ROUTER_MAC.0);
+}
+
+#[test]
+fn an_application_host_that_asks_with_the_dvipa_as_sender_is_answered() {
+    // It holds the DVIPA on its loopback, and Linux takes the sender of its question from the packet that waits.
+    let mut stack = appliance();
+    drain(&mut stack);
+    let web = MacAddress([2, 0, 0, 0, 1, 2]);
+    stack.handle_frame(NOW, INSIDE, &arp_request(web, DVIPA, Ipv4Addr::new(10, 9, 0, 1)));
+    let reply = arp_of(&drain(&mut stack)[0].1).unwrap();
+    assert_eq!((reply.target_mac, reply.target_ip), (web, DVIPA));
+    assert_eq!((events(&mut stack), stack.neighbours()), (vec![], 1));
 }
