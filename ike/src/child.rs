@@ -105,8 +105,10 @@ impl Child {
             outbound: half(Direction::Outbound, agreed.outbound, outbound_key),
         };
         let Entry { replaces, send } = entry;
+        let overlaps = cx.overlaps.find(lineage.peer, &agreed.selectors);
+        cx.overlaps.insert(agreed.inbound, lineage.peer, agreed.selectors.clone());
         cx.counters.child_up += 1;
-        cx.events.push_back(Event::ChildUp(Box::new(ChildUp { children, replaces, send, overlaps: None })));
+        cx.events.push_back(Event::ChildUp(Box::new(ChildUp { children, replaces, send, overlaps })));
         let time = settings.lifetime.time;
         Child {
             name: settings.name.clone(),

@@ -9,12 +9,14 @@ use ipsec::time::Instant;
 use rand_chacha::ChaCha20Rng;
 use rand_core::Rng;
 
+use crate::channel::{OpenError, Wire};
 use crate::child::Child;
 use crate::config::{Connection, EndpointConfig, Secrets};
 use crate::counters::{Counters, DropReason};
 use crate::event::{Datagram, Event};
 use crate::kept::KeptResponses;
 use crate::message::IkeSpi;
+use crate::overlap::OverlapIndex;
 use crate::rate::{FairLimit, TokenBucket};
 use crate::sa::{IkeSa, Task};
 
@@ -28,6 +30,7 @@ pub(crate) struct Context {
     pub(crate) connections: Vec<Connection>,
     pub(crate) secrets: Secrets,
     pub(crate) spis: SpiPool,
+    pub(crate) overlaps: OverlapIndex,
     pub(crate) kept: KeptResponses,
     pub(crate) counters: Counters,
     pub(crate) events: VecDeque<Event>,
@@ -68,6 +71,7 @@ impl Context {
             connections: Vec::new(),
             secrets: Secrets::default(),
             spis: SpiPool::default(),
+            overlaps: OverlapIndex::default(),
             counters: Counters::default(),
             events: VecDeque::new(),
             effects: Vec::new(),
@@ -78,6 +82,17 @@ impl Context {
 
     pub(crate) fn drop(&mut self, reason: DropReason) {
         self.counters.drop(reason);
+    }
+
+    /// Counts why a protected message was not acted upon.
+    pub(crate) fn count_unopened(&mut self, why: &OpenError) {
+        match why {
+            OpenError::Malformed(_) => self.drop(DropReason::Malformed),
+            OpenError::NotEncrypted => self.drop(DropReason::NotEncrypted),
+            OpenError::NotAuthentic => self.drop(DropReason::NotAuthentic),
+            OpenError::UnwantedFragment => self.drop(DropReason::UnwantedFragment),
+            OpenError::Incomplete => self.counters.fragments_kept += 1,
+        }
     }
 
     pub(crate) fn nonce(&mut self) -> Vec<u8> {
@@ -102,6 +117,11 @@ impl Context {
             return;
         }
         self.transmits.push_back(Datagram { local, remote, payload });
+    }
+
+    /// The same for a message that may travel in several datagrams.
+    pub(crate) fn transmit_all(&mut self, local: SocketAddr, remote: SocketAddr, wire: Wire) {
+        wire.into_iter().for_each(|datagram| self.transmit(local, remote, datagram));
     }
 
     pub(crate) fn poll_transmit(&mut self) -> Option<Datagram> {

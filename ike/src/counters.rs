@@ -43,6 +43,7 @@ drop_reasons! {
     Malformed = "ike_malformed", "Malformed, from a sender who proved nothing.";
     NotEncrypted = "ike_not_encrypted", "In the clear where only protected messages count.";
     NotAuthentic = "ike_not_authentic", "The integrity check failed.";
+    UnwantedFragment = "ike_unwanted_fragment", "An authentic fragment that came twice, contradicts the others or is too much.";
     AttemptsExhausted = "ike_attempts_exhausted", "A half-open IKE SA was given up after too many failed IKE_AUTH messages.";
     OldMessageId = "ike_old_message_id", "A request that was answered long ago, or not the one that was answered.";
     FutureMessageId = "ike_future_message_id", "A request beyond the window.";
@@ -66,6 +67,8 @@ pub struct Counters {
     pub requests_repeated: u64,
     /// Requests of ours that were sent again.
     pub requests_resent: u64,
+    /// Fragments kept until the rest of their message comes.
+    pub fragments_kept: u64,
     /// Cookies asked for.
     pub cookies_sent: u64,
     /// Cookies that came back good.

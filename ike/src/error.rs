@@ -107,7 +107,7 @@ pub enum Refusal {
     #[error("authentication failed: {0}")]
     AuthenticationFailed(&'static str),
     /// TS_UNACCEPTABLE.
-    #[error("no traffic selectors in common with child {0:?}")]
+    #[error("no child of the connection allows the traffic selectors {0}")]
     TsUnacceptable(String),
     /// NO_ADDITIONAL_SAS.
     #[error("no more than {allowed} CHILD_SAs")]

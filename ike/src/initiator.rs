@@ -11,7 +11,7 @@ use core::net::SocketAddr;
 
 use ipsec::time::Instant;
 
-use crate::channel::Channel;
+use crate::channel::{Channel, Wire};
 use crate::config::{Connection, Retransmission};
 use crate::context::Context;
 use crate::counters::DropReason;
@@ -113,24 +113,31 @@ impl Initiating {
     }
 
     pub(crate) fn next_timeout(&self) -> Option<Instant> {
-        self.outgoing.next_timeout()
+        let of_parts = match &self.phase {
+            Phase::Init(_) => None,
+            Phase::Auth(sent) => sent.channel.next_timeout(),
+        };
+        self.outgoing.next_timeout().into_iter().chain(of_parts).min()
     }
 
     pub(crate) fn handle_timeout(mut self: Box<Self>, cx: &mut Context) -> Progress {
+        if let Phase::Auth(sent) = &mut self.phase {
+            sent.channel.on_time(cx.now);
+        }
         match self.outgoing.on_time(cx.now, &cx.config.timing.retransmission) {
             Patience::Wait => {}
             Patience::SendAgain(request) => {
                 cx.counters.requests_resent += 1;
-                cx.transmit(self.local, self.remote, request);
+                cx.transmit_all(self.local, self.remote, request);
             }
             Patience::GiveUp => return self.fail(cx, "the peer does not answer".into()),
         }
         Progress::Waiting(self)
     }
 
-    fn send(&mut self, cx: &mut Context, exchange: ExchangeType, request: Vec<u8>) {
+    fn send(&mut self, cx: &mut Context, exchange: ExchangeType, request: Wire) {
         let pace: &Retransmission = &cx.config.timing.retransmission;
         self.outgoing.sent(cx.now, exchange, request.clone(), pace);
-        cx.transmit(self.local, self.remote, request);
+        cx.transmit_all(self.local, self.remote, request);
     }
 }

@@ -9,6 +9,8 @@ use std::collections::{BTreeMap, VecDeque};
 use ipsec::time::Instant;
 use ring::digest;
 
+use crate::channel::Wire;
+
 /// SHA-256 of a whole request.
 pub(crate) type RequestDigest = [u8; 32];
 
@@ -20,7 +22,7 @@ pub(crate) fn digest_of(request: &[u8]) -> RequestDigest {
 
 /// A bounded memory of requests and their responses, the oldest leaving first.
 pub(crate) struct KeptResponses {
-    responses: BTreeMap<RequestDigest, Vec<u8>>,
+    responses: BTreeMap<RequestDigest, Wire>,
     order: VecDeque<(Instant, RequestDigest)>,
     most: usize,
     lifetime: Duration,
@@ -31,7 +33,7 @@ impl KeptResponses {
         KeptResponses { responses: BTreeMap::new(), order: VecDeque::new(), most, lifetime }
     }
 
-    pub(crate) fn keep(&mut self, now: Instant, request: RequestDigest, response: Vec<u8>) {
+    pub(crate) fn keep(&mut self, now: Instant, request: RequestDigest, response: Wire) {
         if self.most == 0 || self.responses.insert(request, response).is_some() {
             return;
         }
@@ -53,8 +55,8 @@ impl KeptResponses {
         }
     }
 
-    pub(crate) fn find(&self, request: &RequestDigest) -> Option<&[u8]> {
-        self.responses.get(request).map(Vec::as_slice)
+    pub(crate) fn find(&self, request: &RequestDigest) -> Option<&Wire> {
+        self.responses.get(request)
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -75,9 +77,9 @@ mod tests {
         let mut kept = KeptResponses::new(2, Duration::from_secs(10));
         let digests: Vec<_> = (0..3_u8).map(|octet| digest_of(&[octet])).collect();
         for (second, digest) in digests.iter().enumerate() {
-            kept.keep(Instant::from_secs(second as u64), *digest, vec![second as u8]);
+            kept.keep(Instant::from_secs(second as u64), *digest, vec![vec![second as u8]]);
         }
-        assert_eq!((kept.find(&digests[0]), kept.find(&digests[2])), (None, Some(&[2][..])));
+        assert_eq!((kept.find(&digests[0]), kept.find(&digests[2])), (None, Some(&vec![vec![2]])));
         assert_eq!((kept.len(), kept.next_timeout()), (2, Some(Instant::from_secs(11))));
         kept.forget_expired(Instant::from_secs(11));
         assert_eq!((kept.len(), kept.find(&digests[1])), (1, None));

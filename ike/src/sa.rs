@@ -18,7 +18,7 @@ use ipsec::Spi;
 use ipsec::sa::{Encapsulation, PeerId};
 use ipsec::time::Instant;
 
-use crate::channel::{Channel, Role};
+use crate::channel::{Channel, Role, Wire};
 use crate::child::{Child, ChildState};
 use crate::config::{Connection, Identity};
 use crate::context::{Context, Estate};
@@ -138,6 +138,16 @@ impl IkeSa {
         }
     }
 
+    /// Whether the peer can do with fragments.
+    pub(crate) fn fragmentation(&self) -> bool {
+        self.channel.fragmentation
+    }
+
+    /// Octets of fragments that wait for the rest of their message.
+    pub(crate) fn waiting_octets(&self) -> usize {
+        self.channel.waiting_octets()
+    }
+
     /// The SPI that we chose.
     pub(crate) fn local_spi(&self) -> IkeSpi {
         match self.role {
@@ -162,8 +172,8 @@ impl IkeSa {
     }
 
     /// Seals a message; an IKE SA whose IVs are used up is over.
-    fn seal(&mut self, header: Header, chain: &PayloadChain) -> Option<Vec<u8>> {
-        match self.channel.seal(header, chain) {
+    fn seal(&mut self, cx: &Context, header: Header, chain: &PayloadChain) -> Option<Wire> {
+        match self.channel.seal(header, chain, &cx.config.limits) {
             Ok(message) => Some(message),
             Err(_) => {
                 self.finish(DownReason::Expired);
@@ -224,6 +234,7 @@ impl IkeSa {
 
     fn announce_child_down(&self, cx: &mut Context, child: &Child, reason: DownReason) {
         cx.spis.free_esp(child.inbound);
+        cx.overlaps.remove(child.inbound);
         cx.counters.child_down += 1;
         cx.events.push_back(Event::ChildDown {
             peer: self.lineage.peer,

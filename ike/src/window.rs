@@ -2,6 +2,7 @@
 
 use ipsec::time::Instant;
 
+use crate::channel::Wire;
 use crate::config::Retransmission;
 use crate::kept::{RequestDigest, digest_of};
 use crate::message::ExchangeType;
@@ -18,7 +19,7 @@ pub(crate) struct Incoming {
 
 struct Answered {
     request: RequestDigest,
-    response: Vec<u8>,
+    response: Wire,
 }
 
 /// What a request's message ID makes of it, before its content is looked at.
@@ -27,7 +28,7 @@ pub(crate) enum Arrival<'a> {
     /// The next one. To be believed once it has been authenticated.
     Next,
     /// The last one again, bit for bit: this is its response.
-    Again(&'a [u8]),
+    Again(&'a Wire),
     /// Before the window, or under the last one's number but not the same.
     Old,
     /// Beyond the window.
@@ -55,13 +56,13 @@ impl Incoming {
     }
 
     /// Remembers the response to the next request, which is thereby the last one.
-    pub(crate) fn answered(&mut self, request: RequestDigest, response: Vec<u8>) {
+    pub(crate) fn answered(&mut self, request: RequestDigest, response: Wire) {
         self.next = self.next.saturating_add(1);
         self.last = Some(Answered { request, response });
     }
 
     /// Takes the last request and its response, to be kept when the IKE SA is gone.
-    pub(crate) fn into_last(self) -> Option<(RequestDigest, Vec<u8>)> {
+    pub(crate) fn into_last(self) -> Option<(RequestDigest, Wire)> {
         self.last.map(|last| (last.request, last.response))
     }
 
@@ -80,7 +81,7 @@ pub(crate) struct Outgoing {
 struct Waiting {
     message_id: u32,
     exchange: ExchangeType,
-    bytes: Vec<u8>,
+    wire: Wire,
     sent: u8,
     again_at: Instant,
 }
@@ -91,7 +92,7 @@ pub(crate) enum Patience {
     /// Nothing yet.
     Wait,
     /// Send this again.
-    SendAgain(Vec<u8>),
+    SendAgain(Wire),
     /// The peer is dead.
     GiveUp,
 }
@@ -107,10 +108,10 @@ impl Outgoing {
     }
 
     /// A request under [`next_id`](Self::next_id) leaves now.
-    pub(crate) fn sent(&mut self, now: Instant, exchange: ExchangeType, bytes: Vec<u8>, pace: &Retransmission) {
+    pub(crate) fn sent(&mut self, now: Instant, exchange: ExchangeType, wire: Wire, pace: &Retransmission) {
         let message_id = self.next;
         self.next = self.next.saturating_add(1);
-        self.waiting = Some(Waiting { message_id, exchange, bytes, sent: 1, again_at: now + pace.wait(1) });
+        self.waiting = Some(Waiting { message_id, exchange, wire, sent: 1, again_at: now + pace.wait(1) });
     }
 
     /// Whether a response with this number answers what we wait for.
@@ -140,7 +141,7 @@ impl Outgoing {
         }
         waiting.sent += 1;
         waiting.again_at = now + pace.wait(waiting.sent);
-        Patience::SendAgain(waiting.bytes.clone())
+        Patience::SendAgain(waiting.wire.clone())
     }
 
     pub(crate) fn is_nearly_used_up(&self) -> bool {
@@ -160,8 +161,9 @@ mod tests {
         assert_eq!(window.judge(1, b"one"), Arrival::Old);
         assert_eq!(window.judge(3, b"three"), Arrival::Ahead);
         assert_eq!(window.judge(u32::MAX, b"last"), Arrival::Ahead);
-        window.answered(digest_of(b"two"), b"answer".to_vec());
-        assert_eq!(window.judge(2, b"two"), Arrival::Again(b"answer"));
+        let answer = vec![b"answer".to_vec()];
+        window.answered(digest_of(b"two"), answer.clone());
+        assert_eq!(window.judge(2, b"two"), Arrival::Again(&answer));
         assert_eq!(window.judge(2, b"Two"), Arrival::Old);
         assert_eq!(window.judge(3, b"three"), Arrival::Next);
         assert_eq!(window.judge(1, b"one"), Arrival::Old);
@@ -186,7 +188,7 @@ mod tests {
         let pace = Retransmission { tries: 3, ..Retransmission::default() };
         let mut ours = Outgoing::default();
         assert_eq!(ours.next_id(), Some(0));
-        ours.sent(Instant::ZERO, ExchangeType::Informational, b"ask".to_vec(), &pace);
+        ours.sent(Instant::ZERO, ExchangeType::Informational, vec![b"ask".to_vec()], &pace);
         assert_eq!(ours.next_id(), None);
         assert!(ours.awaits(0, ExchangeType::Informational));
         assert!(!ours.awaits(0, ExchangeType::CreateChildSa) && !ours.awaits(1, ExchangeType::Informational));
@@ -195,7 +197,7 @@ mod tests {
             assert_eq!(ours.on_time(now, &pace), Patience::Wait);
             now += Duration::from_secs(seconds);
             assert_eq!(ours.next_timeout(), Some(now));
-            assert_eq!(ours.on_time(now, &pace), Patience::SendAgain(b"ask".to_vec()));
+            assert_eq!(ours.on_time(now, &pace), Patience::SendAgain(vec![b"ask".to_vec()]));
         }
         now += Duration::from_secs(4);
         assert_eq!(ours.on_time(now, &pace), Patience::GiveUp);

@@ -1,4 +1,5 @@
 //! One side replaces an SA while the other does not.
+#![allow(clippy::unwrap_used)] // a failed expectation is the point
 
 mod pair;
 
@@ -8,7 +9,7 @@ use ike::config::EndpointConfig;
 use ike::event::{DownReason, SendFrom};
 use ipsec::lifetime::{Lifetime, TimeLimits};
 use ipsec::sa::SaParameters;
-use pair::{Pair, Side, Weather, child_settings, client_settings, server_settings};
+use pair::{Pair, Side, Weather, client_settings, server_settings};
 
 const BOTH: [Side; 2] = [Side::Client, Side::Server];
 

@@ -19,6 +19,11 @@ pub struct Limits {
     pub children: usize,
     /// Octets of a datagram that is looked at.
     pub datagram_bytes: usize,
+    /// Octets of a message of ours before it is fragmented, if the peer can do with fragments (RFC 7383). The default
+    /// fits, with IPv6, UDP and the non-ESP marker, into the 1,280 octets that every IPv6 link carries.
+    pub message_bytes: usize,
+    /// Octets of fragments that are kept for one IKE SA until their message is complete.
+    pub assembly_bytes: usize,
     /// Octets of an IKE_SA_INIT request, which must be kept until IKE_AUTH.
     pub init_bytes: usize,
     /// Final responses (to IKE_SA_INIT, to a failed IKE_AUTH, of a deleted IKE SA) kept for retransmitted requests.
@@ -41,6 +46,8 @@ impl Default for Limits {
             auth_attempts: 8,
             children: 32,
             datagram_bytes: 16_384,
+            message_bytes: 1_228,
+            assembly_bytes: 16_384,
             init_bytes: 4_096,
             kept_responses: 8_192,
             transmit_queue: 4_096,

@@ -85,17 +85,16 @@ impl Endpoint {
         if !fits || header.is_response || header.message_id != 1 {
             return self.cx.drop(DropReason::UnexpectedExchange);
         }
-        let opened = match half_open.channel.open(header, &datagram.payload) {
+        let limits = &self.cx.config.limits;
+        let opened = match half_open.channel.open(self.cx.now, header, &datagram.payload, limits) {
             Ok(opened) => opened,
-            Err(OpenError::Malformed(_)) => return self.cx.drop(DropReason::Malformed),
-            Err(OpenError::NotEncrypted) => return self.cx.drop(DropReason::NotEncrypted),
-            Err(OpenError::NotAuthentic) => {
-                half_open.failures += 1;
-                self.cx.drop(DropReason::NotAuthentic);
-                if half_open.failures >= attempts {
-                    self.give_up_half_open(spi);
-                }
-                return;
+            Err(why) => {
+                half_open.failures += u8::from(why == OpenError::NotAuthentic);
+                let is_enough = half_open.failures >= attempts;
+                self.cx.count_unopened(&why);
+                return if is_enough {
+                    self.give_up_half_open(spi)
+                };
             }
         };
         if self.established.len() >= self.cx.config.limits.ike_sas {
@@ -124,10 +123,10 @@ impl Endpoint {
     /// No such IKE SA. It may have been answered before it went.
     fn handle_stray(&mut self, header: &Header, datagram: &Datagram) {
         if !header.is_response
-            && let Some(response) = self.cx.kept.find(&digest_of(&datagram.payload)).map(<[u8]>::to_vec)
+            && let Some(response) = self.cx.kept.find(&digest_of(&datagram.payload)).cloned()
         {
             self.cx.counters.requests_repeated += 1;
-            return self.cx.transmit(datagram.local, datagram.remote, response);
+            return self.cx.transmit_all(datagram.local, datagram.remote, response);
         }
         self.cx.drop(DropReason::UnknownSa);
     }

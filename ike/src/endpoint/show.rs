@@ -12,7 +12,7 @@ use super::Endpoint;
 use crate::channel::Role;
 use crate::message::Spis;
 use crate::proposal::{EspSuite, IkeSuite};
-use crate::sa::Standing;
+use crate::sa::{IkeSa, Standing};
 
 /// An IKE SA, to be shown.
 #[derive(Clone, Debug)]
@@ -77,6 +77,10 @@ pub struct Occupancy {
     pub initiating: usize,
     /// Responses kept for retransmitted requests.
     pub kept_responses: usize,
+    /// CHILD_SAs whose selectors are watched for overlaps.
+    pub watched_selectors: usize,
+    /// Octets of fragments that wait for the rest of their message.
+    pub fragment_octets: usize,
     /// SPIs for ESP in use.
     pub esp_spis: usize,
     /// SPIs for IKE in use.
@@ -111,6 +115,8 @@ impl Endpoint {
             half_open: self.half_open.len(),
             initiating: self.initiating.len(),
             kept_responses: self.cx.kept.len(),
+            watched_selectors: self.cx.overlaps.len(),
+            fragment_octets: self.established.iter().map(IkeSa::waiting_octets).sum(),
             esp_spis,
             ike_spis,
         }

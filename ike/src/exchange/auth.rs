@@ -17,7 +17,6 @@ use crate::crypto::prf::Prf;
 use crate::error::{Malformed, Refusal};
 use crate::event::{Datagram, Event, IkeUp, SendFrom};
 use crate::half_open::HalfOpen;
-use crate::kept::digest_of;
 use crate::message::payload::{Auth, AuthMethod, Identification, NotifyKind, Payload, PayloadKind};
 use crate::message::{Body, Header, PayloadChain};
 use crate::proposal::EspContext;
@@ -128,15 +127,16 @@ pub(crate) fn respond(
             let child = first_child(cx, &half_open, &lineage, &path, body, &mut chain);
             let mut sa = establish(cx, half_open, lineage, path);
             sa.children.extend(child);
-            sa.answer(cx, header, datagram, &chain);
+            sa.answer(cx, header, datagram, opened.digest(), &chain);
             Outcome::Established { sa: Box::new(sa), initial_contact: body.has(NotifyKind::INITIAL_CONTACT) }
         }
         Err(refusal) => {
             cx.report_refusal(datagram.remote, None, &refusal);
             cx.counters.authentication_failed += 1;
-            if let Ok(response) = half_open.channel.seal(header.reply(half_open.spis.responder), &refusal.to_chain()) {
-                cx.kept.keep(cx.now, digest_of(&datagram.payload), response.clone());
-                cx.transmit(datagram.local, datagram.remote, response);
+            let reply = header.reply(half_open.spis.responder);
+            if let Ok(response) = half_open.channel.seal(reply, &refusal.to_chain(), &cx.config.limits) {
+                cx.kept.keep(cx.now, opened.digest(), response.clone());
+                cx.transmit_all(datagram.local, datagram.remote, response);
             }
             cx.spis.free_ike(half_open.spis.responder);
             Outcome::Failed
@@ -217,7 +217,7 @@ fn first_child(
         Ground { lineage, path, prf: half_open.suite.prf, d: &half_open.keys.d, owner: half_open.spis.responder };
     let ingredients = Ingredients::of_ike_auth(half_open.nonces.clone());
     let entry = Entry { replaces: None, send: SendFrom::PeerUse };
-    let granted = agree(&lineage.connection, path, body, EspContext::IkeAuth, None)
+    let granted = agree(cx, lineage, path, body, EspContext::IkeAuth, None)
         .and_then(|terms| grant(cx, &ground, terms, &ingredients, entry, chain));
     match granted {
         Ok(child) => Some(child),

@@ -5,7 +5,7 @@ use ipsec::selector::Selectors;
 
 use crate::channel::Role;
 use crate::child::{Agreement, Child, Entry};
-use crate::config::{ChildSettings, Connection};
+use crate::config::{ChildSettings, Overlap};
 use crate::context::Context;
 use crate::crypto::Secret;
 use crate::crypto::kex::Kex;
@@ -46,7 +46,8 @@ impl Terms<'_> {
 /// Finds the child of the connection that the request fits: one that allows all that is proposed, else the first that
 /// allows some of it. A rekeying names its child itself.
 pub(crate) fn agree<'a>(
-    connection: &'a Connection,
+    cx: &Context,
+    lineage: &'a Lineage,
     path: &Path,
     body: &Body<'_>,
     context: EspContext,
@@ -54,7 +55,7 @@ pub(crate) fn agree<'a>(
 ) -> Result<Terms<'a>, Refusal> {
     let (ts_initiator, ts_responder) = body.require_selectors()?;
     let proposed = Selectors { local: ts_responder.0.clone(), remote: ts_initiator.0.clone() };
-    let candidates = || connection.children.iter().filter(|child| only.is_none_or(|name| *child.name == *name));
+    let candidates = || lineage.connection.children.iter().filter(|child| only.is_none_or(|name| *child.name == *name));
     let allowed = |child: &ChildSettings| child.selectors(path.local.ip(), path.remote.ip());
     let narrowed = |child: &ChildSettings| allowed(child).narrow(&proposed);
     let best = candidates()
@@ -66,6 +67,9 @@ pub(crate) fn agree<'a>(
     let Some(chosen) = choose_esp(&settings.proposals, body.require_sa()?, context) else {
         return Err(Refusal::NoProposalChosen("none of the offered ESP proposals is configured"));
     };
+    if settings.overlap == Overlap::Refuse && cx.overlaps.find(lineage.peer, &selectors).is_some() {
+        return Err(Refusal::TsUnacceptable(format!("{selectors}, which overlap another peer's")));
+    }
     let transport =
         settings.mode == Mode::Transport && body.has(NotifyKind::USE_TRANSPORT_MODE) && !path.nat.is_between();
     let mode = if transport { Mode::Transport } else { Mode::Tunnel };
@@ -183,7 +187,7 @@ pub(crate) fn respond(sa: &mut IkeSa, cx: &mut Context, body: &Body<'_>) -> Resu
         return Err(Refusal::NoAdditionalSas { allowed });
     }
     let lineage = sa.lineage.clone();
-    let terms = agree(&lineage.connection, &sa.path, body, context_of(body), None)?;
+    let terms = agree(cx, &lineage, &sa.path, body, context_of(body), None)?;
     let ingredients = Ingredients::answer(cx, body, terms.kex())?;
     let mut chain = PayloadChain::new();
     let entry = Entry { replaces: None, send: SendFrom::PeerUse };

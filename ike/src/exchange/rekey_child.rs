@@ -69,7 +69,7 @@ pub(crate) fn respond(
         return Err(Refusal::TemporaryFailure("the CHILD_SA has been rekeyed by the same peer already"));
     }
     let lineage = sa.lineage.clone();
-    let terms = agree(&lineage.connection, &sa.path, body, context_of(body), name.as_deref())?;
+    let terms = agree(cx, &lineage, &sa.path, body, context_of(body), name.as_deref())?;
     let ingredients = Ingredients::answer(cx, body, terms.kex())?;
     let mut chain = PayloadChain::new();
     let entry = Entry { replaces: Some(old), send: SendFrom::PeerUse };

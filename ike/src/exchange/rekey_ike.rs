@@ -60,7 +60,7 @@ impl IkeSa {
             spis,
             role,
             suite,
-            channel: Channel::new(role, suite, &keys, cx.config.sender_id),
+            channel: Channel::new(role, suite, &keys, cx.config.sender_id, self.fragmentation()),
             d: keys.d,
             lineage: self.lineage.clone(),
             path: self.path,

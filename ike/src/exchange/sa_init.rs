@@ -40,9 +40,9 @@ pub(crate) fn handle(
         return cx.drop(DropReason::Malformed);
     }
     let digest = digest_of(&datagram.payload);
-    if let Some(response) = cx.kept.find(&digest).map(<[u8]>::to_vec) {
+    if let Some(response) = cx.kept.find(&digest).cloned() {
         cx.counters.requests_repeated += 1;
-        return cx.transmit(datagram.local, datagram.remote, response);
+        return cx.transmit_all(datagram.local, datagram.remote, response);
     }
     let body = match Body::parse(header.next_payload, &datagram.payload[HEADER_LEN..]) {
         Ok(body) => body,
@@ -53,7 +53,7 @@ pub(crate) fn handle(
         Ok(Some(Outcome::Begun(half_open))) => {
             let expires_at = cx.now + cx.config.timing.half_open;
             cx.counters.half_open_begun += 1;
-            cx.kept.keep(cx.now, digest, half_open.response.clone());
+            cx.kept.keep(cx.now, digest, vec![half_open.response.clone()]);
             cx.transmit(datagram.local, datagram.remote, half_open.response.clone());
             table.insert(expires_at, *half_open);
         }
@@ -188,11 +188,15 @@ fn begin(
     chain.push(&Payload::KeyExchange(KeyExchange { group: ke.group, data: &public }));
     chain.push(&Payload::Nonce(&nonces.responder));
     nat::announce(&mut chain, spis, datagram.local, datagram.remote);
+    let fragmentation = body.has(NotifyKind::FRAGMENTATION_SUPPORTED);
+    if fragmentation {
+        chain.push(&Payload::Notify(Notify::new(NotifyKind::FRAGMENTATION_SUPPORTED, &[])));
+    }
     let keys = IkeKeys::derive(chosen.suite, &skeyseed(chosen.suite.prf, &nonces, &shared), &nonces, spis);
     Ok(HalfOpen {
         spis,
         suite: chosen.suite,
-        channel: Channel::new(Role::Responder, chosen.suite, &keys, cx.config.sender_id),
+        channel: Channel::new(Role::Responder, chosen.suite, &keys, cx.config.sender_id, fragmentation),
         keys,
         nonces,
         request: datagram.payload.clone(),

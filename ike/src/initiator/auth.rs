@@ -6,11 +6,10 @@ use ipsec::sa::Mode;
 use ipsec::selector::Selectors;
 
 use super::{AuthSent, Initiating, Phase, Progress};
-use crate::channel::{OpenError, Role};
+use crate::channel::Role;
 use crate::child::{Agreement, Child, Entry};
 use crate::config::{ChildSettings, Identity, IdentityPattern};
 use crate::context::Context;
-use crate::counters::DropReason;
 use crate::crypto::keys::ChildKeys;
 use crate::error::Malformed;
 use crate::event::{Datagram, SendFrom};
@@ -39,7 +38,7 @@ impl Initiating {
             message_id: 1,
         };
         self.outgoing = Outgoing::starting_at(1);
-        if let Ok(message) = sent.channel.seal(header, &chain) {
+        if let Ok(message) = sent.channel.seal(header, &chain, &cx.config.limits) {
             self.send(cx, ExchangeType::IkeAuth, message);
         }
     }
@@ -90,16 +89,12 @@ impl Initiating {
         chain.push(&Payload::TsResponder(TrafficSelectors(selectors.remote)));
     }
 
-    pub(super) fn handle_auth_response(self, cx: &mut Context, header: &Header, datagram: &Datagram) -> Progress {
-        let Phase::Auth(sent) = &self.phase else { return Progress::Waiting(Box::new(self)) };
-        let opened = match sent.channel.open(header, &datagram.payload) {
+    pub(super) fn handle_auth_response(mut self, cx: &mut Context, header: &Header, datagram: &Datagram) -> Progress {
+        let Phase::Auth(sent) = &mut self.phase else { return Progress::Waiting(Box::new(self)) };
+        let opened = match sent.channel.open(cx.now, header, &datagram.payload, &cx.config.limits) {
             Ok(opened) => opened,
             Err(why) => {
-                cx.drop(match why {
-                    OpenError::Malformed(_) => DropReason::Malformed,
-                    OpenError::NotEncrypted => DropReason::NotEncrypted,
-                    OpenError::NotAuthentic => DropReason::NotAuthentic,
-                });
+                cx.count_unopened(&why);
                 return Progress::Waiting(Box::new(self));
             }
         };
@@ -107,13 +102,14 @@ impl Initiating {
             Ok(body) => body,
             Err(fault) => return self.fail(cx, fault.to_string()),
         };
-        match self.authenticate(cx, sent, &body) {
+        match self.authenticate(cx, &body) {
             Ok(proven) => self.establish(cx, proven, &body, datagram),
             Err(why) => self.fail(cx, why),
         }
     }
 
-    fn authenticate(&self, cx: &Context, sent: &AuthSent, body: &Body<'_>) -> Result<Authenticated, String> {
+    fn authenticate(&self, cx: &Context, body: &Body<'_>) -> Result<Authenticated, String> {
+        let Phase::Auth(sent) = &self.phase else { return Err("IKE_AUTH has not been sent".into()) };
         let (Some(id), Some(auth)) = (body.id_responder, body.auth) else {
             let said = body.error().map_or("nothing".to_owned(), |error| error.kind.to_string());
             return Err(format!("the peer did not prove who it is, but said {said}"));

@@ -60,6 +60,7 @@ impl Initiating {
         chain.push(&Payload::KeyExchange(KeyExchange { group, data: &sent.public }));
         chain.push(&Payload::Nonce(&sent.nonce));
         nat::announce(&mut chain, spis, self.local, self.remote);
+        chain.push(&Payload::Notify(Notify::new(NotifyKind::FRAGMENTATION_SUPPORTED, &[])));
         let exchange = ExchangeType::IkeSaInit;
         let request = chain.into_message(Header {
             spis,
@@ -72,7 +73,7 @@ impl Initiating {
         sent.request.clone_from(&request);
         // Each request of this exchange has message ID 0, also those with a cookie or another group.
         self.outgoing = Outgoing::starting_at(0);
-        self.send(cx, exchange, request);
+        self.send(cx, exchange, vec![request]);
     }
 
     /// The response is not authenticated yet, so what makes no sense is dropped and the right one waited for.
@@ -172,12 +173,13 @@ impl Initiating {
         let nonces = Nonces { initiator: sent.nonce.clone(), responder: theirs.to_vec() };
         let request = core::mem::take(&mut sent.request);
         let keys = IkeKeys::derive(chosen.suite, &skeyseed(chosen.suite.prf, &nonces, &shared), &nonces, header.spis);
+        let fragmentation = body.has(NotifyKind::FRAGMENTATION_SUPPORTED);
         let nat = nat::detect(body, header.spis, datagram.local, datagram.remote);
         self.float(nat);
         let sent = super::AuthSent {
             spis: header.spis,
             suite: chosen.suite,
-            channel: Channel::new(Role::Initiator, chosen.suite, &keys, cx.config.sender_id),
+            channel: Channel::new(Role::Initiator, chosen.suite, &keys, cx.config.sender_id, fragmentation),
             keys,
             nonces,
             response: datagram.payload.clone(),

@@ -3,14 +3,14 @@
 use core::net::SocketAddr;
 
 use super::IkeSa;
-use crate::channel::{OpenError, Opened};
+use crate::channel::Opened;
 use crate::config::Identity;
 use crate::context::Context;
 use crate::counters::DropReason;
 use crate::error::Refusal;
 use crate::event::{Datagram, DownReason, Event};
 use crate::exchange;
-use crate::kept::digest_of;
+use crate::kept::RequestDigest;
 use crate::message::payload::ProtocolId;
 use crate::message::{ExchangeType, Header, PayloadChain};
 use crate::window::Arrival;
@@ -37,8 +37,8 @@ impl IkeSa {
             Arrival::Next => return cx.drop(DropReason::UnexpectedExchange),
             Arrival::Again(response) => {
                 cx.counters.requests_repeated += 1;
-                let response = response.to_vec();
-                return cx.transmit(datagram.local, datagram.remote, response);
+                let response = response.clone();
+                return cx.transmit_all(datagram.local, datagram.remote, response);
             }
             Arrival::Old => return cx.drop(DropReason::OldMessageId),
             Arrival::Ahead => return cx.drop(DropReason::FutureMessageId),
@@ -50,7 +50,7 @@ impl IkeSa {
             Err(fault) => Err(Refusal::Malformed(fault)),
         };
         let chain = answer.unwrap_or_else(|refusal| self.refuse(cx, datagram, &refusal));
-        self.answer(cx, header, datagram, &chain);
+        self.answer(cx, header, datagram, opened.digest(), &chain);
     }
 
     /// Whether this is a fresh request other than to delete the IKE SA.
@@ -59,8 +59,10 @@ impl IkeSa {
         if !is_next || !Self::knows(header.exchange) {
             return false;
         }
-        let Ok(opened) = self.channel.open(header, &datagram.payload) else { return false };
-        opened.body().is_ok_and(|body| body.deletes.iter().all(|delete| delete.protocol != ProtocolId::IKE))
+        let opened = self.channel.peek(header, &datagram.payload);
+        opened.is_some_and(|opened| {
+            opened.body().is_ok_and(|body| body.deletes.iter().all(|delete| delete.protocol != ProtocolId::IKE))
+        })
     }
 
     fn refuse(&mut self, cx: &mut Context, datagram: &Datagram, refusal: &Refusal) -> PayloadChain {
@@ -72,23 +74,30 @@ impl IkeSa {
     }
 
     /// Sends the response to the request that came next, and remembers it.
-    pub(crate) fn answer(&mut self, cx: &mut Context, request: &Header, datagram: &Datagram, chain: &PayloadChain) {
+    pub(crate) fn answer(
+        &mut self,
+        cx: &mut Context,
+        request: &Header,
+        datagram: &Datagram,
+        digest: RequestDigest,
+        chain: &PayloadChain,
+    ) {
         let header = self.header(request.exchange, true, request.message_id);
-        if let Some(response) = self.seal(header, chain) {
-            self.incoming.answered(digest_of(&datagram.payload), response.clone());
-            cx.transmit(datagram.local, datagram.remote, response);
+        if let Some(response) = self.seal(cx, header, chain) {
+            self.incoming.answered(digest, response.clone());
+            cx.transmit_all(datagram.local, datagram.remote, response);
         }
     }
 
     /// Authenticates a message, or counts why it is not believed.
-    pub(super) fn open(&self, cx: &mut Context, header: &Header, datagram: &Datagram) -> Option<Opened> {
-        match self.channel.open(header, &datagram.payload) {
-            Ok(opened) => return Some(opened),
-            Err(OpenError::Malformed(_)) => cx.drop(DropReason::Malformed),
-            Err(OpenError::NotEncrypted) => cx.drop(DropReason::NotEncrypted),
-            Err(OpenError::NotAuthentic) => cx.drop(DropReason::NotAuthentic),
+    pub(super) fn open(&mut self, cx: &mut Context, header: &Header, datagram: &Datagram) -> Option<Opened> {
+        match self.channel.open(cx.now, header, &datagram.payload, &cx.config.limits) {
+            Ok(opened) => Some(opened),
+            Err(why) => {
+                cx.count_unopened(&why);
+                None
+            }
         }
-        None
     }
 
     pub(super) fn fresh<'a>(&self, _authentic: &Opened, datagram: &'a Datagram) -> Fresh<'a> {

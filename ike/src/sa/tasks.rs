@@ -136,8 +136,8 @@ impl IkeSa {
         self.active = Some(request.active);
         let Some(message_id) = self.outgoing.next_id() else { return self.finish(DownReason::Expired) };
         let header = self.header(request.exchange, false, message_id);
-        let Some(message) = self.seal(header, &request.chain) else { return };
+        let Some(message) = self.seal(cx, header, &request.chain) else { return };
         self.outgoing.sent(cx.now, request.exchange, message.clone(), &cx.config.timing.retransmission);
-        cx.transmit(self.path.local, self.path.remote, message);
+        cx.transmit_all(self.path.local, self.path.remote, message);
     }
 }

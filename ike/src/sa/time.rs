@@ -20,11 +20,18 @@ fn due(deadline: &mut Option<Instant>, now: Instant) -> bool {
 impl IkeSa {
     /// The next time at which something is to be done.
     pub(crate) fn next_timeout(&self) -> Option<Instant> {
-        let own = [self.rekey_at, self.expires_at, self.probe_at, self.keepalive_at, self.outgoing.next_timeout()];
-        own.into_iter().flatten().chain(self.children.iter().filter_map(|child| child.next_timeout())).min()
+        let deadlines = [self.rekey_at, self.expires_at, self.probe_at, self.keepalive_at];
+        let of_parts = [self.outgoing.next_timeout(), self.channel.next_timeout()];
+        deadlines
+            .into_iter()
+            .chain(of_parts)
+            .flatten()
+            .chain(self.children.iter().filter_map(|child| child.next_timeout()))
+            .min()
     }
 
     pub(crate) fn handle_timeout(&mut self, cx: &mut Context) {
+        self.channel.on_time(cx.now);
         self.on_silence(cx);
         self.on_age(cx);
         self.on_child_age(cx);
@@ -40,7 +47,7 @@ impl IkeSa {
             Patience::Wait => {}
             Patience::SendAgain(request) => {
                 cx.counters.requests_resent += 1;
-                cx.transmit(self.path.local, self.path.remote, request);
+                cx.transmit_all(self.path.local, self.path.remote, request);
             }
             Patience::GiveUp => match self.active {
                 Some(Active::DeleteIke(reason)) => self.finish(reason),

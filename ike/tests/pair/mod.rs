@@ -321,6 +321,7 @@ impl Pair {
             let endpoint = self.endpoint(side);
             let occupancy = endpoint.occupancy();
             assert_eq!(occupancy.esp_spis, children, "SPIs for ESP at the {side:?}");
+            assert_eq!(occupancy.watched_selectors, children, "selectors watched at the {side:?}");
             let ike = occupancy.ike_sas + occupancy.half_open + occupancy.initiating;
             assert_eq!(occupancy.ike_spis, ike, "SPIs for IKE at the {side:?}");
             let known: usize = endpoint.sas().map(|sa| sa.children.len()).sum();
