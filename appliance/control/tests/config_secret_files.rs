@@ -63,6 +63,19 @@ fn hostile_42_a_missing_secret() {
 }
 
 #[test]
+fn hostile_42_a_file_name_that_no_message_should_repeat() {
+    for name in ["\"a\\nb\"", "\"\\e[2J\"", "''", &"x".repeat(1_025)] {
+        let directory = directory("name");
+        let text = RIGHT.replace("file: psk", &format!("file: {name}"));
+        write(&directory.join("phalanx.yaml"), text.as_bytes(), 0o644);
+        let error = load(&directory).unwrap_err();
+        assert!(matches!(error, ConfigError::Invalid(_)), "{error}");
+        assert!(!error.to_string().contains(char::is_control) && error.to_string().len() < 1_000, "{error}");
+        assert!(error.to_string().contains("the name of a file"), "{error}");
+    }
+}
+
+#[test]
 fn hostile_42_a_secret_that_others_can_touch() {
     let directory = directory("mode");
     for mode in [0o640, 0o604, 0o660, 0o644, 0o700, 0o601, 0o4600, 0o1600] {

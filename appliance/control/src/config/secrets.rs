@@ -16,7 +16,7 @@ use super::word::name;
 /// More pre-shared keys than this no appliance has.
 const SECRETS_MAX: usize = 65_536;
 const IDS_MAX: usize = 256;
-const PATH_LEN_MAX: usize = 4_095;
+const PATH_LEN_MAX: usize = 1_024;
 /// Below this a pre-shared key can be guessed by whoever records a handshake.
 const LEN_ADVISED: usize = 16;
 
@@ -99,7 +99,9 @@ fn validate_ids(
 
 /// Reads the file that a word names; relative names start where the configuration lies.
 pub(super) fn read(place: &Place<'_>, word: &Word, sources: &mut Sources<'_>) -> Result<SecretBytes, ConfigError> {
-    if word.value.is_empty() || word.value.len() > PATH_LEN_MAX || word.value.contains('\0') {
+    // Messages repeat the name whole, so it must be fit for them.
+    let fit = (1..=PATH_LEN_MAX).contains(&word.value.len()) && !word.value.contains(char::is_control);
+    if !fit {
         return Err(place.invalid(word, "the name of a file, such as /etc/phalanx/psk"));
     }
     let path: PathBuf = sources.directory.join(&word.value);

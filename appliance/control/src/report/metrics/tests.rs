@@ -132,3 +132,21 @@ fn a_crowd_that_says_nothing_does_not_grow() {
     late.read_to_string(&mut answer).unwrap();
     assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
 }
+
+/// Dashboards and alerts that ask for what nobody exports stay silent for ever.
+#[test]
+fn dashboard_and_alerts_ask_only_for_what_is_exported() {
+    let exported = text();
+    let names: Vec<&str> =
+        exported.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
+    for file in ["grafana.json", "alerts.yaml"] {
+        let path = format!("{}/../../configs/{file}", env!("CARGO_MANIFEST_DIR"));
+        let asked = std::fs::read_to_string(path).unwrap();
+        let words = asked.split(|char: char| !char.is_ascii_alphanumeric() && char != '_');
+        let asked: std::collections::BTreeSet<&str> = words.filter(|word| word.starts_with("phalanx_")).collect();
+        assert!(asked.len() > 5, "{file}");
+        for name in asked {
+            assert!(names.contains(&name), "{file} asks for {name}");
+        }
+    }
+}
