@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # The appliance: built from this tree, started in its node, asked over its command socket.
 
-appliance_config() { printf '%s/demo-one.yaml' "$(node_dir appliance1)"; }
+appliance_config() { printf '%s/phalanx.yaml' "$(node_dir appliance1)"; }
 
 # appliance_build — as the user who called, so that root owns nothing in the tree.
 appliance_build() { cargo build --release -q --locked --manifest-path "$PHALANX_TOP/Cargo.toml" -p phalanx; }
@@ -10,7 +10,7 @@ appliance_build() { cargo build --release -q --locked --manifest-path "$PHALANX_
 appliance_configure() {
     local dir client
     dir=$(node_dir appliance1)
-    install -m 600 "$PHALANX_TOP/configs/demo-one.yaml" "$(appliance_config)"
+    install -m 600 "$PHALANX_LIB/templates/appliance.yaml" "$(appliance_config)"
     for client in "$@"; do secret_make "$dir/$client.psk"; done
 }
 
@@ -40,7 +40,7 @@ appliance_sas() { appliance_show sas | jq -c --arg peer "$1.example" "map(select
 
 # appliance_sas_closed PEER — the same of the SAs that have ended: the log holds their last account.
 appliance_sas_closed() {
-    jq -cR --arg peer "$1.example" "fromjson? | .fields | select(.message == \"SA closed\" and .peer == \$peer)
+    jq -cR --arg peer "$1.example" "fromjson? | select(.message == \"SA closed\" and .peer == \$peer)
         | $appliance_as_peer" "$(appliance_log)" | jq -cs .
 }
 appliance_as_peer='{direction: (if .direction | startswith("in") then "out" else "in" end), spi, bytes, packets}'
