@@ -98,11 +98,8 @@ impl SenderNumbers {
         let number = self.next;
         // The longest number is written at its full width, so that a shorter one never leaves old digits behind it.
         let text = format!("{:020}\n", number + 1);
-        let written = self
-            .file
-            .rewind()
-            .and_then(|()| self.file.write_all(text.as_bytes()))
-            .and_then(|()| self.file.sync_data());
+        let written =
+            self.file.rewind().and_then(|()| self.file.write_all(text.as_bytes())).and_then(|()| self.file.sync_data());
         written.map_err(|error| SenderNumbersError::Io { path: self.path.clone(), step: "raising it", error })?;
         self.next = number + 1;
         Ok(SenderNumber(number))

@@ -1,12 +1,15 @@
 //! One appliance, from its configuration to its end: devices, data cores, control core, and back.
 
+use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use control::config::{self, Config};
-use control::control_core::{self, ControlCore, CoreHandle, Parts};
+use control::control_core::{self, ControlCore, CoreHandle, Parts, Surroundings};
+use control::report::PortRow;
 use control::sender_numbers::{SenderNumbers, SenderNumbersError};
 use control::stack::{SettingsError, Stack, StackSettings};
 use datapath::connections::Timeouts;
@@ -25,6 +28,7 @@ use tracing::{info, warn};
 use wire::ethernet::MacAddress;
 use wire::flow::FlowSeed;
 
+use crate::asks::Asks;
 use crate::clock::Clock;
 use crate::device::{self, DeviceError, OpenPort};
 use crate::frame::{Frame, QueuePair};
@@ -73,12 +77,10 @@ pub enum ApplianceError {
 pub struct Appliance {
     /// The control core. Whoever owns the appliance polls it.
     pub control: ControlCore<Frame>,
-    /// The opened ports, in the order of the configuration.
-    pub ports: Vec<dpdk::Port>,
-    /// The mempool of all packets.
-    pub memory: Mempool,
-    /// The appliance's clock.
-    pub clock: Clock,
+    ports: Vec<(config::Port, dpdk::Port)>,
+    memory: Mempool,
+    placement: config::Cores,
+    clock: Clock,
     cores: Vec<RunningCore>,
     stop: Arc<AtomicBool>,
 }
@@ -117,6 +119,7 @@ impl Appliance {
         let idle = idle_policy(config.cores.idle);
         let running = launch_all(eal, data_cores, idle, clock, &stop)?;
         let ike_config = EndpointConfig { sender_id: sender_numbers.draw()?.id().get(), ..EndpointConfig::default() };
+        let outbound_sequences = outbound_sequences(&config);
         let mut ike = ike::Endpoint::new(ike_config, random()?);
         ike.set_connections(config.connections, config.secrets);
         let mut control = ControlCore::new(Parts {
@@ -125,12 +128,24 @@ impl Appliance {
             cores: handles,
             sender_numbers,
             engine,
+            outbound_sequences,
             port_mtus: config.ports.iter().map(|port| port.mtu_bytes).collect(),
             frames: Box::new(move |bytes| memory.copy_of(bytes).map(Frame)),
         });
         config.static_sas.into_iter().for_each(|sa| control.install_static(sa.inbound, sa.outbound));
         info!(%engine, cores, dpdk = eal.version(), "running");
-        Ok(Appliance { control, ports: open_ports, memory, clock, cores: running, stop })
+        let ports = config.ports.into_iter().zip(open_ports).collect();
+        Ok(Appliance { control, ports, memory, placement: config.cores, clock, cores: running, stop })
+    }
+
+    /// Answers what operators have asked.
+    pub fn answer(&mut self, asks: &mut Asks) {
+        let Appliance { control, ports, memory, placement, clock, .. } = self;
+        asks.answer(control, clock.now(), || Surroundings {
+            ports: ports.iter().map(|(config, port)| port_row(config, port, *memory)).collect(),
+            data_cpus: placement.data.clone(),
+            control_cpu: placement.control,
+        });
     }
 
     /// One turn of the control core, and a nap if there was nothing to do.
@@ -166,6 +181,30 @@ impl Appliance {
             }
         }
         info!("stopped");
+    }
+}
+
+fn outbound_sequences(config: &Config) -> BTreeMap<IpAddr, String> {
+    config.dvipas.iter().map(|dvipa| (dvipa.address, dvipa.outbound_sequence.to_string())).collect()
+}
+
+/// A port as operators see it. A device that does not answer shows zeros and a link that is down.
+fn port_row(config: &config::Port, port: &dpdk::Port, memory: Mempool) -> PortRow {
+    let stats = port.stats().unwrap_or_default();
+    let is_up = port.link().is_ok_and(|link| link.up);
+    PortRow {
+        name: config.name.to_string(),
+        role: config.role.to_string(),
+        device: config.device.clone(),
+        link: if is_up { "up" } else { "down" }.to_owned(),
+        mac: MacAddress(port.mac().unwrap_or_default()).to_string(),
+        numa: port.info().numa_node,
+        mtu: config.mtu_bytes,
+        rx_packets: stats.rx_packets,
+        tx_packets: stats.tx_packets,
+        rx_missed: stats.rx_missed,
+        rx_no_mbuf: stats.rx_no_mbuf,
+        mempool_in_use: memory.in_use_packets().into(),
     }
 }
 

@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use control::report::What;
 
 /// A clustered IPsec appliance.
 #[derive(Debug, Parser)]
@@ -21,6 +22,8 @@ pub enum Verb {
     Run(RunArguments),
     /// Check a configuration and everything that it names, and start nothing
     Check(ConfigArguments),
+    /// Ask a running appliance what it sees
+    Show(ShowArguments),
     /// Say what this program is
     Version(OutputArguments),
 }
@@ -53,6 +56,49 @@ pub struct SocketArguments {
     /// The command socket
     #[arg(long, value_name = "PATH", default_value = "/run/phalanx/command.sock", env = "PHALANX_SOCKET")]
     pub socket: PathBuf,
+}
+
+/// What `show` needs to know.
+#[derive(Debug, Args)]
+pub struct ShowArguments {
+    /// What to show
+    pub what: Shown,
+    /// How to print it.
+    #[command(flatten)]
+    pub output: OutputArguments,
+    /// Where the appliance is.
+    #[command(flatten)]
+    pub socket: SocketArguments,
+}
+
+/// What can be shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Shown {
+    /// Security associations, each direction by itself
+    Sas,
+    /// Packets dropped, by reason
+    Drops,
+    /// Where every packet has ended
+    Balance,
+    /// Connections of clients
+    Connections,
+    /// Ports
+    Ports,
+    /// Processor cores
+    Cores,
+}
+
+impl From<Shown> for What {
+    fn from(shown: Shown) -> What {
+        match shown {
+            Shown::Sas => What::Sas,
+            Shown::Drops => What::Drops,
+            Shown::Balance => What::Balance,
+            Shown::Connections => What::Connections,
+            Shown::Ports => What::Ports,
+            Shown::Cores => What::Cores,
+        }
+    }
 }
 
 /// How to print.

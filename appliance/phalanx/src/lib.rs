@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod appliance;
+pub mod asks;
 pub mod clock;
 pub mod device;
 pub mod frame;

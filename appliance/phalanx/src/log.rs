@@ -15,6 +15,6 @@ pub fn start(log: &Log) {
     let builder = tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr);
     match log.format {
         LogFormat::Text => builder.with_ansi(false).init(),
-        LogFormat::Json => builder.json().flatten_event(true).init(),
+        LogFormat::Json => builder.json().init(),
     }
 }

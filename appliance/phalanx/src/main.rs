@@ -5,6 +5,7 @@
 mod command_line;
 mod log;
 mod run;
+mod show;
 
 use std::process::ExitCode;
 
@@ -15,6 +16,7 @@ fn main() -> ExitCode {
     let outcome = match CommandLine::parse().verb {
         Verb::Run(arguments) => run::run(&arguments),
         Verb::Check(arguments) => run::check(&arguments),
+        Verb::Show(arguments) => show::show(&arguments),
         Verb::Version(arguments) => command_line::print_version(arguments.json),
     };
     outcome.into()

@@ -1,10 +1,14 @@
 //! `phalanx run` and `phalanx check`.
 
+use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use control::config::Config;
+use control::report::{Snapshot, metrics, socket};
 use phalanx::appliance::{Appliance, ApplianceError};
+use phalanx::asks::{self, Asker};
 use tracing::{error, info, warn};
 
 use crate::command_line::{ConfigArguments, Outcome, RunArguments};
@@ -45,18 +49,54 @@ pub fn run(arguments: &RunArguments) -> Outcome {
     }
 }
 
-fn run_until_told(config: Config, arguments: &RunArguments) -> Result<(), ApplianceError> {
+/// Why the appliance ended, or did not start.
+#[derive(Debug, thiserror::Error)]
+enum RunError {
+    #[error("{0}")]
+    Appliance(#[from] ApplianceError),
+    #[error("{0}")]
+    CommandSocket(#[from] socket::ServeError),
+    #[error("{0}")]
+    Metrics(#[from] metrics::ServeError),
+}
+
+fn run_until_told(config: Config, arguments: &RunArguments) -> Result<(), RunError> {
     let told = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
         if let Err(error) = signal_hook::flag::register(signal, Arc::clone(&told)) {
             warn!(signal, %error, "this signal will end the appliance without a goodbye");
         }
     }
+    let metrics = config.metrics;
     let mut appliance = Appliance::start(config, &arguments.state)?;
+    let (asker, mut asks) = asks::channel();
+    let _command_socket = open_command_socket(&arguments.socket.socket, &asker)?;
+    let _metrics = metrics.map(|metrics| open_metrics(metrics.listen, &asker)).transpose()?;
     while !told.load(Ordering::Relaxed) {
         appliance.turn()?;
+        appliance.answer(&mut asks);
     }
     info!("told to stop: deleting SAs at the peers");
     appliance.shut_down();
     Ok(())
+}
+
+fn open_command_socket(path: &Path, asker: &Asker) -> Result<socket::Server, RunError> {
+    if let Some(directory) = path.parent() {
+        // Where this fails the socket cannot be opened either, and that error says more.
+        let _ = std::fs::create_dir_all(directory);
+    }
+    let asker = asker.clone();
+    Ok(socket::Server::start(path, move |request| asker.respond(request))?)
+}
+
+fn open_metrics(listen: SocketAddr, asker: &Asker) -> Result<metrics::Server, RunError> {
+    let asker = asker.clone();
+    let take = move || {
+        asker.snapshot(false).unwrap_or_else(|why| {
+            warn!(why, "a scrape got no numbers");
+            Snapshot::default()
+        })
+    };
+    Ok(metrics::Server::start(listen, env!("CARGO_PKG_VERSION"), take)?)
 }

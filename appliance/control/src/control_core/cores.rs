@@ -57,6 +57,10 @@ impl<B> Cores<B> {
         self.0.iter()
     }
 
+    pub(super) fn ledgers(&self) -> impl Iterator<Item = &Ledger> + Clone {
+        self.0.iter().map(|core| &*core.ledger)
+    }
+
     pub(super) fn tell(&mut self, core: usize, command: Command) {
         if let Some(core) = self.0.get_mut(core) {
             core.tell(command);

@@ -14,8 +14,12 @@ mod cores;
 mod listing;
 mod policy;
 mod registry;
+mod snapshot;
 
+use core::net::IpAddr;
 use core::time::Duration;
+use std::collections::BTreeMap;
+
 use datapath::buffer::PacketBuffer;
 use datapath::mailbox::{Command, Event, PuntReason, Retired, SaName};
 use datapath::routes::NextHop;
@@ -36,6 +40,7 @@ pub use listing::Listing;
 pub use policy::policy;
 use registry::Registry;
 pub use registry::{Half, Registered};
+pub use snapshot::Surroundings;
 
 /// Punted frames and events looked at from one core in one poll, so that no core starves the others or IKE's timers.
 const PER_CORE_AND_POLL: usize = 256;
@@ -60,6 +65,8 @@ pub struct Parts<B> {
     pub engine: Engine,
     /// MTU of each port, by number.
     pub port_mtus: Vec<u16>,
+    /// How each DVIPA's outbound numbers are given out, as its configuration says it.
+    pub outbound_sequences: BTreeMap<IpAddr, String>,
     /// Where frames come from.
     pub frames: FrameSource<B>,
 }
@@ -76,6 +83,9 @@ pub struct ControlCore<B> {
     /// IKE messages wait until every core has executed the commands up to here, or until the instant.
     barrier: Option<Instant>,
     frames_lost: u64,
+    outbound_sequences: BTreeMap<IpAddr, String>,
+    busy_polls: u64,
+    idle_polls: u64,
 }
 
 impl<B: PacketBuffer> ControlCore<B> {
@@ -92,6 +102,9 @@ impl<B: PacketBuffer> ControlCore<B> {
             listing: None,
             barrier: None,
             frames_lost: 0,
+            outbound_sequences: parts.outbound_sequences,
+            busy_polls: 0,
+            idle_polls: 0,
         }
     }
 
@@ -106,6 +119,7 @@ impl<B: PacketBuffer> ControlCore<B> {
         self.cores.flush();
         self.send_ike(now);
         busy |= self.send_frames();
+        *if busy { &mut self.busy_polls } else { &mut self.idle_polls } += 1;
         busy
     }
 

@@ -12,10 +12,11 @@ use ipsec::engine::Engine;
 use ipsec::inbound::InboundShared;
 use ipsec::iv::SenderNumber;
 use ipsec::outbound::{OutboundSa, OutboundShared, OuterPolicy};
-use ipsec::sa::{BadSa, SaParameters};
+use ipsec::sa::{BadSa, PeerId, SaParameters};
 use tracing::info;
 
 use super::cores::Cores;
+use crate::report::SaLedger;
 
 /// The MTU that is assumed where no route leads to a peer: what every IPv4 link must carry after an Ethernet.
 const MTU_ASSUMED: u16 = 1500;
@@ -91,6 +92,8 @@ pub(super) struct Registry {
     /// Which SA is sent on once this one is gone.
     successors: HashMap<SaName, u64>,
     last_id: u64,
+    /// What all SAs that ever lived have carried, by child.
+    pub(super) totals: SaLedger,
 }
 
 impl Registry {
@@ -103,6 +106,7 @@ impl Registry {
             by_name: HashMap::new(),
             successors: HashMap::new(),
             last_id: 0,
+            totals: SaLedger::default(),
         }
     }
 
@@ -112,6 +116,12 @@ impl Registry {
 
     pub(super) fn find(&self, name: SaName) -> Option<u64> {
         self.by_name.get(&name).copied()
+    }
+
+    /// The authenticated identity of a peer that has an SA.
+    pub(super) fn peer_name(&self, peer: PeerId) -> Option<String> {
+        let inbound = self.sas.values().filter_map(|sa| sa.inbound.as_ref()).map(|half| half.shared.parameters());
+        inbound.into_iter().find(|sa| sa.peer == peer).map(|sa| sa.peer_name.to_string())
     }
 
     /// IKE names a CHILD_SA by its inbound SPI, whichever half met its limit.
@@ -207,7 +217,6 @@ impl Registry {
     pub(super) fn remove<B>(&mut self, inbound: SaName, why: &'static str, cores: &mut Cores<B>) {
         let Some(registered) = self.find(inbound).and_then(|id| self.sas.get_mut(&id)) else { return };
         registered.closing = Some(why);
-        let id = registered.id;
         if let Some(half) = registered.outbound.as_ref().filter(|_| registered.sending) {
             let SaParameters { peer, spi, .. } = *half.shared.parameters();
             cores.tell_all(|| Command::RemoveOutbound { peer, spi });
@@ -245,6 +254,7 @@ impl Registry {
         };
         let Some(why) = self.sas.get(&id).filter(|sa| is_free(sa)).and_then(|sa| sa.closing) else { return };
         let Some(sa) = self.sas.remove(&id) else { return };
+        sa.rows(|_| "").into_iter().for_each(|row| self.totals.ended(row));
         let parameters = sa.inbound.iter().map(|half| half.shared.parameters());
         for name in parameters.chain(sa.outbound.iter().map(|half| half.shared.parameters())).map(SaName::of) {
             self.by_name.remove(&name);

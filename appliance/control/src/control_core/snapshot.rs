@@ -1,0 +1,166 @@
+//! What operators see, taken from the control core and the data cores' counters.
+
+use datapath::connections::Connection;
+use datapath::counters::Balance;
+use datapath::drops::DropReason;
+use ipsec::sa::SaParameters;
+use ipsec::time::Instant;
+
+use super::registry::{Half, Registered};
+use super::{ControlCore, Listing};
+use crate::report::{BalanceRow, ConnectionRow, CoreRow, DropRow, PortRow, SaRow, SaTraffic, Snapshot};
+
+/// The name under which an appliance outside a cluster is its own target.
+const SELF: &str = "self";
+
+/// What the control core cannot know by itself.
+#[derive(Debug, Clone, Default)]
+pub struct Surroundings {
+    /// The ports, as their devices see them.
+    pub ports: Vec<PortRow>,
+    /// The processors' numbers for the data cores, in order.
+    pub data_cpus: Vec<u16>,
+    /// The processor's number for the control core.
+    pub control_cpu: u16,
+}
+
+impl<B> ControlCore<B> {
+    /// The appliance's state now. `listing` holds the connections, if they were asked for.
+    pub fn snapshot(&mut self, now: Instant, surroundings: Surroundings, listing: Option<Listing>) -> Snapshot {
+        let sas: Vec<SaRow> = self.registry.iter().flat_map(|sa| self.rows_of(sa)).collect();
+        self.registry.totals.observe(&sas);
+        Snapshot {
+            uptime: now.saturating_since(Instant::ZERO),
+            drops: self.drop_rows(),
+            balance: self.balance_row(),
+            connections: listing.map(|listing| self.connection_rows(&listing)).unwrap_or_default(),
+            cores: self.core_rows(&surroundings),
+            ports: surroundings.ports,
+            children: self.registry.totals.totals(),
+            ike_events: self.ike_events(),
+            ike_sas: self.ike_sas(),
+            sas,
+        }
+    }
+
+    fn rows_of(&self, sa: &Registered) -> Vec<SaRow> {
+        sa.rows(|dvipa| self.outbound_sequences.get(&dvipa).map_or("auto", |word| word.as_str()))
+    }
+
+    fn drop_rows(&self) -> Vec<DropRow> {
+        let of_data = DropReason::ALL.iter().map(|&reason| DropRow {
+            reason: reason.name().to_owned(),
+            packets: self.cores.iter().map(|core| core.ledger.dropped(reason)).sum(),
+            severity: reason.severity().name().to_owned(),
+            meaning: reason.sentence().to_owned(),
+        });
+        of_data.collect()
+    }
+
+    fn balance_row(&self) -> BalanceRow {
+        let balance = Balance::of(self.cores.ledgers());
+        let Balance { received, delivered, forwarded, punted, merged, dropped, originated, held } = balance;
+        let difference = balance.difference();
+        BalanceRow { received, delivered, forwarded, punted, merged, dropped, originated, held, difference }
+    }
+
+    fn connection_rows(&self, listing: &Listing) -> Vec<ConnectionRow> {
+        let row = |(core, connection): &(usize, Connection)| {
+            let flow = &connection.flow;
+            ConnectionRow {
+                peer: self.registry.peer_name(connection.peer).unwrap_or_else(|| connection.peer.to_string()),
+                dvipa: flow.dst,
+                src: ConnectionRow::endpoint(flow.src, flow.src_port, flow.protocol),
+                dst: ConnectionRow::endpoint(flow.dst, flow.dst_port, flow.protocol),
+                protocol: ConnectionRow::protocol_name(flow.protocol),
+                state: connection.state.name().to_owned(),
+                target: SELF.to_owned(),
+                core: *core as u16,
+            }
+        };
+        listing.connections().iter().map(row).collect()
+    }
+
+    fn core_rows(&self, surroundings: &Surroundings) -> Vec<CoreRow> {
+        let data = self.cores.iter().zip(0..).map(|(core, number)| CoreRow {
+            core: number,
+            cpu: surroundings.data_cpus.get(usize::from(number)).copied().unwrap_or_default(),
+            role: "data".to_owned(),
+            thread: format!("data-{number}"),
+            busy_polls: core.polls.busy.get(),
+            idle_polls: core.polls.idle.get(),
+            handed_over: core.ledger.handed_over.get(),
+            connections: core.polls.connections.get(),
+        });
+        let control = CoreRow {
+            core: self.cores.len() as u16,
+            cpu: surroundings.control_cpu,
+            role: "control".to_owned(),
+            thread: "control".to_owned(),
+            busy_polls: self.busy_polls,
+            idle_polls: self.idle_polls,
+            handed_over: 0,
+            connections: 0,
+        };
+        data.chain([control]).collect()
+    }
+
+    fn ike_events(&self) -> Vec<(&'static str, u64)> {
+        let counters = self.ike.counters();
+        let mut events = vec![
+            ("datagrams_received", counters.datagrams_received),
+            ("datagrams_sent", counters.datagrams_sent),
+            ("requests_repeated", counters.requests_repeated),
+            ("requests_resent", counters.requests_resent),
+            ("cookies_sent", counters.cookies_sent),
+            ("cookies_accepted", counters.cookies_accepted),
+            ("key_exchanges", counters.key_exchanges),
+            ("half_open_begun", counters.half_open_begun),
+            ("half_open_expired", counters.half_open_expired),
+            ("refused", counters.refused),
+            ("authentication_failed", counters.authentication_failed),
+            ("ike_up", counters.ike_up),
+            ("ike_rekeyed", counters.ike_rekeyed),
+            ("ike_down", counters.ike_down),
+            ("child_up", counters.child_up),
+            ("child_down", counters.child_down),
+            ("collisions", counters.collisions),
+            ("peers_dead", counters.peers_dead),
+        ];
+        events.extend(counters.drops().map(|(reason, count)| (reason.name(), count)));
+        events
+    }
+
+    fn ike_sas(&self) -> Vec<(&'static str, u64)> {
+        let occupancy = self.ike.occupancy();
+        vec![
+            ("established", occupancy.ike_sas as u64),
+            ("half_open", occupancy.half_open as u64),
+            ("initiating", occupancy.initiating as u64),
+        ]
+    }
+}
+
+impl Registered {
+    /// A row for each direction.
+    pub(super) fn rows<'a>(&self, outbound_sequence: impl Fn(core::net::IpAddr) -> &'a str) -> Vec<SaRow> {
+        let row = |id: u64, sa: &SaParameters, engine: String, traffic: SaTraffic| {
+            SaRow::of(id, sa, &engine, outbound_sequence(sa.dvipa), traffic)
+        };
+        let inbound = self.inbound.as_ref().map(|half| {
+            let shared = &half.shared;
+            row(2 * self.id, shared.parameters(), shared.engine_kind().to_string(), half.traffic())
+        });
+        let outbound = self.outbound.as_ref().map(|half| {
+            let shared = &half.shared;
+            row(2 * self.id + 1, shared.parameters(), shared.engine_kind().to_string(), half.traffic())
+        });
+        inbound.into_iter().chain(outbound).collect()
+    }
+}
+
+impl<S> Half<S> {
+    fn traffic(&self) -> SaTraffic {
+        SaTraffic { packets: self.packets(), bytes: self.bytes(), replay_drops: self.replay_drops() }
+    }
+}
