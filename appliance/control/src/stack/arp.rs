@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use ipsec::time::Instant;
 use wire::arp::{self, Operation};
-use wire::ethernet::{self, EtherType};
+use wire::ethernet::EtherType;
 
 use super::drops::DropReason;
 use super::neighbour::Question;
@@ -104,8 +104,6 @@ impl Stack {
         let message = message(settings.mac);
         let mut packet = [0; arp::PACKET_LEN];
         message.emit(&mut arp::Packet::new_unchecked(&mut packet[..]));
-        let vlan = settings.vlan.map(ethernet::VlanTag::new);
-        let header = ethernet::Repr { dst, src: settings.mac, vlan, ether_type: EtherType::Arp };
-        self.send_frame(port, Class::Vital, &header, &packet);
+        self.send_frame(port, dst, Class::Vital, EtherType::Arp, &packet);
     }
 }

@@ -79,9 +79,8 @@ impl Claims {
             claim.alarmed = Some(now);
             core::mem::take(&mut claim.conflicts)
         });
-        let quiet = claim.due.is_none() && elapsed(claim.announced, ANNOUNCE_INTERVAL);
-        if quiet && self.defences.admit(now) {
-            claim.announcements_left = 1;
+        if elapsed(claim.announced, ANNOUNCE_INTERVAL) && self.defences.admit(now) {
+            claim.announcements_left = claim.announcements_left.max(1);
             self.schedule(address, Some(now));
         }
         alarm

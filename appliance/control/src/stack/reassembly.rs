@@ -323,6 +323,23 @@ mod tests {
     }
 
     #[test]
+    fn long_datagrams_of_many_sources_stay_within_the_bytes_held() {
+        let mut reassembler = Reassembler::default();
+        let bytes = payload(60_000);
+        for source in 0..200 {
+            for piece in &cut(key(source, 1), &bytes, 1_480)[1..] {
+                assert_eq!(reassembler.handle_fragment(NOW, piece), Outcome::Held);
+                assert!(reassembler.held_bytes <= BYTES_MAX);
+            }
+        }
+        let last = cut(key(199, 1), &bytes, 1_480)[0];
+        assert!(
+            matches!(reassembler.handle_fragment(NOW, &last), Outcome::Whole { .. }),
+            "the newest is not displaced"
+        );
+    }
+
+    #[test]
     fn tiny_fragments_do_not_pile_up() {
         let mut reassembler = Reassembler::default();
         let bytes = payload(8 * 200);

@@ -173,15 +173,24 @@ impl Stack {
     }
 
     pub(super) fn send_packet(&mut self, port: PortId, station: MacAddress, class: Class, packet: &[u8]) {
-        let Some(settings) = self.ports.get(&port).map(|port| &port.settings) else { return };
-        let ether_type =
-            if packet.first().is_some_and(|first| first >> 4 == 6) { EtherType::Ipv6 } else { EtherType::Ipv4 };
-        let vlan = settings.vlan.map(ethernet::VlanTag::new);
-        let header = ethernet::Repr { dst: station, src: settings.mac, vlan, ether_type };
-        self.send_frame(port, class, &header, packet);
+        let ether_type = match packet.first().map(|first| first >> 4) {
+            Some(6) => EtherType::Ipv6,
+            Some(_) | None => EtherType::Ipv4,
+        };
+        self.send_frame(port, station, class, ether_type, packet);
     }
 
-    pub(super) fn send_frame(&mut self, port: PortId, class: Class, header: &ethernet::Repr, payload: &[u8]) {
+    pub(super) fn send_frame(
+        &mut self,
+        port: PortId,
+        station: MacAddress,
+        class: Class,
+        ether_type: EtherType,
+        payload: &[u8],
+    ) {
+        let Some(settings) = self.ports.get(&port).map(|port| &port.settings) else { return };
+        let vlan = settings.vlan.map(ethernet::VlanTag::new);
+        let header = ethernet::Repr { dst: station, src: settings.mac, vlan, ether_type };
         let mut frame = vec![0; header.buffer_len()];
         header.emit(&mut ethernet::Packet::new_unchecked(&mut frame[..]));
         frame.extend_from_slice(payload);

@@ -122,6 +122,29 @@ fn hostile_41_a_full_neighbour_table_gives_up_only_what_nobody_wants() {
 }
 
 #[test]
+fn hostile_41_changes_that_nobody_takes_out_stay_bounded() {
+    let mut settings = settings();
+    settings.ports[0].addresses = vec![PortAddress::new(OWN.into(), 8).unwrap()];
+    let mut stack = Stack::new(NOW, settings, [1; 32]).unwrap();
+    let (mut now, mut full, mut next) = (NOW, false, u32::from(Ipv4Addr::new(192, 1, 0, 0)));
+    for _round in 0..20 {
+        full |= (0..500).any(|_| {
+            next += 1;
+            stack.resolve(now, PORT, Ipv4Addr::from_bits(next).into()) == Resolution::TableFull
+        });
+        for _second in 0..10 {
+            now += Duration::from_secs(1);
+            stack.handle_timeout(now);
+            drain(&mut stack);
+        }
+    }
+    assert!(full);
+    let told = core::iter::from_fn(|| stack.poll_neighbour()).count();
+    assert!((CHANGES_MAX..CHANGES_MAX + NEIGHBOURS.entries).contains(&told), "{told}");
+    assert_eq!(stack.resolve(now, PORT, STRANGER.into()), Resolution::Pending);
+}
+
+#[test]
 fn hostile_41_queues_that_nobody_empties_stay_bounded() {
     let mut stack = appliance();
     introduce_router(&mut stack, NOW);

@@ -63,6 +63,11 @@ fn our_addresses_are_answered_for_and_no_others() {
         }
     }
     assert_eq!(stack.neighbours(), 1, "who asks is no neighbour yet; only the router is");
+    let not_for_us = stack.counters().dropped(DropReason::ArpNotForUs);
+    let mut answer_to_all = arp_reply(STRANGER_MAC, STRANGER, OWN);
+    answer_to_all[..6].copy_from_slice(&MacAddress::BROADCAST.0);
+    stack.handle_frame(NOW, PORT, &answer_to_all);
+    assert_eq!(stack.counters().dropped(DropReason::ArpNotForUs), not_for_us + 1);
 }
 
 #[test]
@@ -101,6 +106,7 @@ fn a_neighbour_is_resolved_by_asking() {
     segment.carry();
     assert_eq!(segment.stacks[0].resolve(segment.now, PORT, STRANGER.into()), Resolution::Known(STRANGER_MAC));
     assert_eq!(changes(&mut segment.stacks[0]), [(STRANGER.into(), Some(STRANGER_MAC))]);
+    assert_eq!(events(&mut segment.stacks[0]), [], "it is no router");
     segment.run(Duration::from_secs(600));
     assert_eq!(segment.stacks[0].resolve(segment.now, PORT, STRANGER.into()), Resolution::Known(STRANGER_MAC));
 }
@@ -240,6 +246,7 @@ fn frames_carry_the_ports_vlan_and_no_other_is_heard() {
     assert_eq!(drain(&mut untagged).len(), 1, "a tag of VLAN 0 carries a priority only");
     stack.handle_frame(NOW, PORT, &tagged(10));
     let reply = drain(&mut stack).remove(0).1;
+    assert_eq!(reply.len(), 60, "Ethernet carries no shorter frame");
     assert_eq!(ethernet::Packet::new_checked(&reply[..]).unwrap().vlan().map(|tag| tag.id), Some(10));
 }
 
