@@ -8,6 +8,7 @@ use ipsec::inbound::{InboundSa, InboundShared};
 use ipsec::outbound::{OutboundSa, OutboundShared};
 use ipsec::sa::PeerId;
 use ipsec::sad::Sad;
+use ipsec::selector::TrafficSelector;
 use std::collections::HashMap;
 use std::sync::Arc;
 use wire::Fragment;
@@ -173,9 +174,8 @@ pub struct OutboundSas {
 impl OutboundSas {
     /// Adds an SA: from now on it is its peer's newest.
     pub fn insert(&mut self, entry: Box<OutboundEntry>) {
-        let parameters = entry.shared.parameters();
-        let peer = parameters.peer;
-        for selector in &parameters.selectors.remote {
+        let peer = entry.shared.parameters().peer;
+        for selector in remote_of(&entry) {
             let among = match selector.addresses.as_single() {
                 Some(host) => self.by_host.entry(host).or_default(),
                 None => &mut self.wide,
@@ -191,22 +191,29 @@ impl OutboundSas {
     pub fn remove(&mut self, peer: PeerId, spi: Spi) -> Option<Box<OutboundEntry>> {
         let entries = self.by_peer.get_mut(&peer)?;
         let at = entries.iter().position(|entry| entry.shared.parameters().spi == spi)?;
-        let entry = entries.remove(at);
+        let removed = entries.remove(at);
         if entries.is_empty() {
             self.by_peer.remove(&peer);
-            self.wide.retain(|&other| other != peer);
-            for selector in &entry.shared.parameters().selectors.remote {
-                if let Some(host) = selector.addresses.as_single()
-                    && let Some(among) = self.by_host.get_mut(&host)
-                {
-                    among.retain(|&other| other != peer);
-                    if among.is_empty() {
-                        self.by_host.remove(&host);
-                    }
-                }
+        }
+        for selector in remote_of(&removed) {
+            self.forget_unless_named(peer, selector.addresses.as_single());
+        }
+        Some(removed)
+    }
+
+    /// Takes a peer off the list of a host (or of the wide ones) that none of its SAs names any more.
+    fn forget_unless_named(&mut self, peer: PeerId, host: Option<IpAddr>) {
+        let mut selectors = self.by_peer.get(&peer).into_iter().flatten().flat_map(|entry| remote_of(entry));
+        if selectors.any(|selector| selector.addresses.as_single() == host) {
+            return;
+        }
+        let Some(host) = host else { return self.wide.retain(|&other| other != peer) };
+        if let Some(among) = self.by_host.get_mut(&host) {
+            among.retain(|&other| other != peer);
+            if among.is_empty() {
+                self.by_host.remove(&host);
             }
         }
-        Some(entry)
     }
 
     /// The peer's newest SA that admits the packet.
@@ -237,6 +244,10 @@ impl OutboundSas {
     }
 }
 
+fn remote_of(entry: &OutboundEntry) -> &[TrafficSelector] {
+    &entry.shared.parameters().selectors.remote
+}
+
 /// All SAs of one core.
 #[derive(Debug)]
 pub struct CoreSas {
@@ -245,3 +256,6 @@ pub struct CoreSas {
     /// Outbound knowledge.
     pub outbound: OutboundSas,
 }
+
+#[cfg(test)]
+mod tests;
