@@ -86,6 +86,9 @@ struct SaidFin {
 
 const TCP: u8 = 6;
 
+/// Slots that one call of [`Connections::list`] looks at: a large empty table must not stall its core.
+pub const LISTED_AT_ONCE: usize = 4_096;
+
 const _: () = assert!(size_of::<Option<Connection>>() <= 64);
 
 /// Every entry is in use.
@@ -188,17 +191,18 @@ impl Connections {
         }
     }
 
-    /// Appends connections from slot `cursor` on to `page` until it is at its capacity; the cursor to go on from, or
-    /// `None` at the end. Never allocates.
+    /// Appends connections from slot `cursor` on to `page` until it is at its capacity or [`LISTED_AT_ONCE`] slots have
+    /// been looked at; the cursor to go on from, or `None` at the end. Never allocates.
     pub fn list(&self, cursor: usize, page: &mut Vec<Connection>) -> Option<usize> {
-        for slot in cursor..self.entries.len() {
+        let end = cursor.saturating_add(LISTED_AT_ONCE).min(self.entries.len());
+        for slot in cursor..end {
             let Some(entry) = self.entries[slot] else { continue };
             if page.len() == page.capacity() {
                 return Some(slot);
             }
             page.push(entry);
         }
-        None
+        (end < self.entries.len()).then_some(end)
     }
 
     fn create(&mut self, hash: u64, entry: Connection) -> Result<u32, TableFull> {

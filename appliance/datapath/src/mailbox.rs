@@ -104,7 +104,7 @@ pub enum Event {
     Connections {
         /// The connections, at most the page's capacity.
         page: Vec<Connection>,
-        /// Where to go on, or `None` at the end.
+        /// Where to go on, however many connections there are on this page, or `None` at the end.
         next: Option<usize>,
     },
     /// Replaced or refused; to be freed away from the packet path.
