@@ -56,6 +56,7 @@ macro_rules! drop_reasons {
 drop_reasons! {
     // The frame and its outer headers.
     NotForUs "not_for_us" Expected "The Ethernet destination is another station.";
+    LinkBroadcast "link_broadcast" Expected "An IP packet came in a link broadcast or multicast; no router forwards these (RFC 1122, section 3.3.6).";
     OuterMalformed "outer_malformed" Suspicious "An outer header is cut short or contradicts itself.";
     OuterChecksum "outer_checksum" Suspicious "The outer IPv4 header checksum is wrong.";
     OuterFragment "outer_fragment" Suspicious "An ESP packet came in outer fragments, which are not reassembled; lower the sender's MTU.";
@@ -69,8 +70,7 @@ drop_reasons! {
     SpiReserved "spi_reserved" Suspicious "The SPI lies in the reserved range 0 to 255.";
     SpiUnknown "spi_unknown" Suspicious "No SA of this address has this SPI.";
     ReplayDuplicate "replay_duplicate" Suspicious "The sequence number was delivered before.";
-    ReplayTooOld "replay_too_old" Suspicious "The sequence number lies below the replay window.";
-    SequenceInvalid "sequence_invalid" Suspicious "The sequence number is zero or no 64-bit number fits it.";
+    ReplayTooOld "replay_too_old" Suspicious "The sequence number lies below the replay window, or is zero.";
     AuthenticationFailed "authentication_failed" Suspicious "The ICV does not verify under the SA's key.";
     PaddingMalformed "padding_malformed" Suspicious "An authenticated packet has padding that RFC 4303 forbids; the peer is broken.";
     NextHeaderNotServed "next_header_not_served" Suspicious "An authenticated packet carries a next header that the SA's mode forbids.";

@@ -52,6 +52,7 @@ pub fn classify(frame: &[u8], facts: &PortFacts, policy: &Policy) -> Result<Oute
     }
     match ethernet.ether_type() {
         EtherType::Arp => Ok(Outer::Punt),
+        EtherType::Ipv4 if ethernet.dst().is_multicast() => Err(DropReason::LinkBroadcast),
         EtherType::Ipv4 => classify_ipv4(ethernet.payload(), ethernet.header_len(), facts.role, policy),
         EtherType::Ipv6 | EtherType::Other(_) => Err(DropReason::EthertypeNotServed),
     }
