@@ -45,6 +45,7 @@ impl<Q: PortQueue> DataCore<Q> {
                 Ok(Outer::Esp(place)) => esp.push(EspPacket { frame, place }),
                 Ok(Outer::Punt) => self.punt(facts.id, PuntReason::ForUs, frame),
                 Ok(Outer::Cleartext(range)) => self.clear_from_network(frame, range, now),
+                Ok(Outer::Vital) => self.punt_vital(facts.id, frame),
                 Err(reason) => self.drops.end(frame, reason),
             }
         }

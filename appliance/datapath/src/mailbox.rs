@@ -23,6 +23,8 @@ const COMMANDS: usize = 1024;
 const EVENTS: usize = 2 * COMMANDS;
 /// Frames that can wait for the control core. Bounded small: what floods it is worth least.
 const PUNTED: usize = 512;
+/// Places that only ARP and IKE may take, so that no flood of pings cuts us off from our neighbours and peers.
+pub(crate) const PUNTED_RESERVE: usize = PUNTED / 2;
 /// Frames of the control core that can wait for their port.
 const ORIGINATED: usize = 512;
 

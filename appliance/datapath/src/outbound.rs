@@ -42,6 +42,10 @@ impl<Q: PortQueue> DataCore<Q> {
         for mut frame in frames {
             let range = match outer::classify(frame.bytes(), &facts, &self.policy) {
                 Ok(Outer::Cleartext(range)) => range,
+                Ok(Outer::Vital) => {
+                    self.punt_vital(facts.id, frame);
+                    continue;
+                }
                 // An application host speaks to us as a neighbour.
                 Ok(Outer::Punt | Outer::Esp(_)) => {
                     self.punt(facts.id, PuntReason::ForUs, frame);

@@ -16,7 +16,9 @@ const IKE_PORT: u16 = 500;
 pub enum Outer {
     /// An ESP packet for one of our addresses.
     Esp(EspPlace),
-    /// For the control core: ARP, ICMP, IKE, and fragments that it may put together.
+    /// For the control core, which cannot do without: ARP and IKE.
+    Vital,
+    /// For the control core, which can do without for a while: ICMP, fragments that it may put together.
     Punt,
     /// An IP packet without protection that is not for us; `0` is where it begins.
     Cleartext(Range<usize>),
@@ -51,7 +53,7 @@ pub fn classify(frame: &[u8], facts: &PortFacts, policy: &Policy) -> Result<Oute
         return Err(DropReason::NotForUs);
     }
     match ethernet.ether_type() {
-        EtherType::Arp => Ok(Outer::Punt),
+        EtherType::Arp => Ok(Outer::Vital),
         EtherType::Ipv4 if ethernet.dst().is_multicast() => Err(DropReason::LinkBroadcast),
         EtherType::Ipv4 => classify_ipv4(ethernet.payload(), ethernet.header_len(), facts.role, policy),
         EtherType::Ipv6 | EtherType::Other(_) => Err(DropReason::EthertypeNotServed),
@@ -89,10 +91,10 @@ fn classify_ipv4(bytes: &[u8], start: usize, role: PortRole, policy: &Policy) ->
 fn classify_udp(ip: &ipv4::Packet<&[u8]>, dst: IpAddr, start: usize) -> Result<Outer, DropReason> {
     let udp = udp::Packet::new_checked(ip.payload()).map_err(|_| DropReason::OuterMalformed)?;
     match udp.dst_port() {
-        IKE_PORT => Ok(Outer::Punt),
+        IKE_PORT => Ok(Outer::Vital),
         natt::PORT => match natt::classify(udp.payload()).map_err(|_| DropReason::NatMalformed)? {
             natt::Repr::Keepalive => Err(DropReason::NatKeepalive),
-            natt::Repr::Ike => Ok(Outer::Punt),
+            natt::Repr::Ike => Ok(Outer::Vital),
             natt::Repr::Esp => {
                 let begin = start + ip.header_len() + udp::HEADER_LEN;
                 Ok(Outer::Esp(place_esp(
