@@ -1,7 +1,7 @@
 //! One data core: its queues, its tables, and the loop that moves packets through them.
 
 use crate::buffer::PortQueue;
-use crate::burst::{Burst, Drops};
+use crate::burst::{BURST, Burst, Drops};
 use crate::connections::{Connections, Timeouts};
 use crate::counters::{Counter, Ledger};
 use crate::drops::DropReason;
@@ -12,6 +12,7 @@ use crate::packet::Handed;
 use crate::policy::Policy;
 use crate::routes::{NextHop, PortId, RouteTable};
 use crate::sas::{CoreSas, OutboundSas};
+use arrayvec::ArrayVec;
 use core::net::IpAddr;
 use core::time::Duration;
 use ipsec::iv::IvGenerator;
@@ -25,6 +26,13 @@ const SWEEP_PER_POLL: usize = 16;
 
 /// How often a core asks for the same neighbour at most.
 const ASK_AGAIN: Duration = Duration::from_millis(100);
+
+/// How many neighbours a core asks for within [`ASK_AGAIN`] at most: whoever sends to many addresses that do not exist
+/// must not fill the ring by which limits and answers are told.
+const ASKED: usize = 16;
+
+/// Frames of the control core sent in one poll at most: it may make them faster than a port takes them.
+const ORIGINATED_PER_POLL: usize = 2 * BURST;
 
 /// Sizes of one core's tables. All memory is taken at the start.
 #[derive(Debug, Clone, Copy)]
@@ -89,7 +97,7 @@ pub struct DataCore<Q: PortQueue> {
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) polls: Arc<PollCounters>,
     pub(crate) drops: Drops,
-    asked: Option<(NextHop, Instant)>,
+    asked: ArrayVec<(NextHop, Instant), ASKED>,
     pub(crate) ivs_wanted: bool,
 }
 
@@ -116,7 +124,7 @@ impl<Q: PortQueue> DataCore<Q> {
             ledger: Arc::default(),
             polls: Arc::default(),
             drops: Drops::default(),
-            asked: None,
+            asked: ArrayVec::new(),
             ivs_wanted: false,
         }
     }
@@ -142,7 +150,7 @@ impl<Q: PortQueue> DataCore<Q> {
                 PortRole::Inside => self.take_inside(port, now),
             };
         }
-        self.send_originated();
+        busy |= self.send_originated();
         self.age_connections(now);
         self.finish(busy);
         busy
@@ -210,10 +218,11 @@ impl<Q: PortQueue> DataCore<Q> {
     /// Sends an IP packet towards `destination`, or drops it for the reason that stops it.
     pub(crate) fn send_towards(&mut self, destination: IpAddr, packet: Q::Buffer, now: Instant) {
         match self.forwarding.way(destination) {
-            Ok((port, mac)) => {
-                let port = &mut self.ports[usize::from(port.0)];
-                crate::forwarding::send(port, packet, mac, &self.ledger, &mut self.drops);
-            }
+            Ok((port, mac)) => match self.ports.get_mut(usize::from(port.0)) {
+                Some(port) => crate::forwarding::send(port, packet, mac, &self.ledger, &mut self.drops),
+                // A table of routes that names a port which this core does not have.
+                None => self.drops.end(packet, DropReason::NoRoute),
+            },
             Err((reason, wanted)) => {
                 self.drops.end(packet, reason);
                 if let Some(hop) = wanted {
@@ -224,20 +233,25 @@ impl<Q: PortQueue> DataCore<Q> {
     }
 
     fn ask_for(&mut self, hop: NextHop, now: Instant) {
-        if self.asked.is_some_and(|(last, at)| last == hop && now.saturating_since(at) < ASK_AGAIN) {
+        self.asked.retain(|(_, at)| now.saturating_since(*at) < ASK_AGAIN);
+        if self.asked.is_full() || self.asked.iter().any(|(asked, _)| *asked == hop) {
             return;
         }
         if self.mailbox.events.push(Event::NeighbourWanted(hop)).is_ok() {
-            self.asked = Some((hop, now));
+            self.asked.push((hop, now));
         }
     }
 
-    fn send_originated(&mut self) {
-        while let Ok(originated) = self.mailbox.originated.pop() {
-            if let Some(port) = self.ports.get_mut(usize::from(originated.port.0)) {
-                port.push_originated(originated.frame, &self.ledger);
+    /// Sends what the control core has made; whether there was anything.
+    fn send_originated(&mut self) -> bool {
+        for done in 0..ORIGINATED_PER_POLL {
+            let Ok(originated) = self.mailbox.originated.pop() else { return done > 0 };
+            match self.ports.get_mut(usize::from(originated.port.0)) {
+                Some(port) => port.push_originated(originated.frame, &self.ledger),
+                None => self.ledger.originated_lost.add(1),
             }
         }
+        true
     }
 
     fn age_connections(&mut self, now: Instant) {
