@@ -180,6 +180,9 @@ impl Forwarding {
 /// Writes the Ethernet header before an IP packet and puts the frame into the port's backlog.
 pub fn send<Q: PortQueue>(port: &mut CorePort<Q>, mut packet: Q::Buffer, to: Mac, ledger: &Ledger, drops: &mut Drops) {
     let facts = &port.facts;
+    if packet.bytes().len() > facts.mtu {
+        return drops.end(packet, DropReason::TooBig);
+    }
     let is_ipv6 = packet.bytes().first().is_some_and(|byte| byte >> 4 == 6);
     let header = ethernet::Repr {
         dst: to,

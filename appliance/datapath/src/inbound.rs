@@ -9,6 +9,7 @@ use crate::buffer::{PacketBuffer, PortQueue};
 use crate::burst::{Burst, narrow};
 use crate::core::DataCore;
 use crate::drops::DropReason;
+use crate::forwarding::PortRole;
 use crate::mailbox::PuntReason;
 use crate::outer::{self, EspPlace, Outer};
 use crate::packet::{EspPacket, Handed, InnerPacket};
@@ -120,6 +121,9 @@ impl<Q: PortQueue> DataCore<Q> {
         let hash = inner.flow.symmetric_hash(&self.seed);
         if self.connections.client_spoke(now, hash, peer, &inner.flow, inner.tcp_flags, &proof).is_err() {
             return self.drops.end(packet, DropReason::ConnectionTableFull);
+        if !self.may_go_on(&inner) {
+            return self.drops.end(packet, DropReason::PolicyDiscard);
+        }
         }
         clamp_mss(packet.bytes_mut(), &inner, return_mtu);
         self.forward(packet, &inner, now);
@@ -128,6 +132,20 @@ impl<Q: PortQueue> DataCore<Q> {
     /// One hop of plain forwarding: time to live, route, neighbour.
     pub(crate) fn forward(&mut self, mut packet: Q::Buffer, inner: &Inner, now: Instant) {
         if !take_a_hop(packet.bytes_mut()) {
+    /// Whether a packet that came out of a tunnel may take its way: towards an application host always, back across the
+    /// boundary in the clear only where the outbound policy says bypass (RFC 4301 §5.1).
+    fn may_go_on(&mut self, inner: &Inner) -> bool {
+        // What has no way is dropped for that where it is sent.
+        let Ok((port, _)) = self.forwarding.way(inner.flow.dst) else { return true };
+        match self.ports.get(usize::from(port.0)).map(|port| port.facts.role) {
+            Some(PortRole::Network) => {
+                let action = self.policy.action(Direction::Outbound, &inner.flow, inner.fragment);
+                matches!(action, Some(Action::Bypass))
+            }
+            Some(PortRole::Inside) | None => true,
+        }
+    }
+
             return self.drops.end(packet, DropReason::TtlExceeded);
         }
         self.send_towards(inner.flow.dst, packet, now);
