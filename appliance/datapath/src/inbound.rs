@@ -17,11 +17,12 @@ use crate::sas::{CoreSas, InboundEntry};
 use core::ops::Range;
 use ipsec::Spi;
 use ipsec::ecn;
+use ipsec::esp::NEXT_HEADER_DUMMY;
 use ipsec::inbound::{InboundError, Opened};
 use ipsec::sa::Direction;
 use ipsec::spd::Action;
 use ipsec::time::Instant;
-use wire::flow::{self, Inner};
+use wire::flow::{self, FlowKey, Inner};
 use wire::{ipv4, tcp};
 
 impl<Q: PortQueue> DataCore<Q> {
@@ -74,13 +75,14 @@ impl<Q: PortQueue> DataCore<Q> {
         }
         let (sas, seed) = (&self.sas, &self.seed);
         let peeked = narrow(&mut esp, &mut self.drops, |packet| match peek(sas, &packet) {
-            Ok(inner) => Ok((inner.flow.symmetric_hash(seed), packet)),
+            Ok(flow) => Ok((flow.map(|flow| flow.symmetric_hash(seed)), packet)),
             Err(reason) => Err((packet, reason)),
         });
+        let here = self.handover.own();
         let mut own = Burst::new();
         for (hash, packet) in peeked {
-            match self.owner_of(hash) {
-                owner if owner == self.handover.own() => own.push(packet),
+            match hash.map_or(here, |hash| self.owner_of(hash)) {
+                owner if owner == here => own.push(packet),
                 owner => self.outgoing[owner].push(Handed::Esp(packet)),
             }
         }
@@ -101,7 +103,8 @@ impl<Q: PortQueue> DataCore<Q> {
             };
             let opened = open_one(entry, &mut packet);
             let soft = opened.as_ref().is_ok_and(|opened| opened.soft_reached);
-            entry.notes.note(opened.is_ok(), soft, matches!(opened, Err(InboundError::HardLimit)));
+            let authentic = matches!(opened, Ok(_) | Err(InboundError::Dummy));
+            entry.notes.note(authentic, soft, matches!(opened, Err(InboundError::HardLimit)));
             let name = entry.name();
             entry.notes.tell(name, |event| mailbox.events.push(event).is_ok());
             entry.publish();
@@ -152,12 +155,17 @@ impl<Q: PortQueue> DataCore<Q> {
     }
 }
 
-/// Reads the inner header without verification. Only good to steer by.
-fn peek<B: PacketBuffer>(sas: &CoreSas, packet: &EspPacket<B>) -> Result<Inner, DropReason> {
+/// Reads the inner header without verification. Only good to steer by. A dummy packet has none: it belongs to no
+/// connection and is never delivered, so any core may open it.
+fn peek<B: PacketBuffer>(sas: &CoreSas, packet: &EspPacket<B>) -> Result<Option<FlowKey>, DropReason> {
     let entry = find(sas, &packet.place).ok_or_else(|| unknown(packet.place.spi))?;
     let esp = &packet.frame.bytes()[bytes_of(&packet.place)];
     let peeked = entry.sa.shared().peek(esp).map_err(|_| DropReason::EspTruncated)?;
-    flow::parse_prefix(peeked.unauthenticated_head()).map_err(|_| DropReason::PeekUnparsable)
+    if peeked.unauthenticated_next_header() == NEXT_HEADER_DUMMY {
+        return Ok(None);
+    }
+    let inner = flow::parse_prefix(peeked.unauthenticated_head()).map_err(|_| DropReason::PeekUnparsable)?;
+    Ok(Some(inner.flow))
 }
 
 fn find<'a>(sas: &'a CoreSas, place: &EspPlace) -> Option<&'a InboundEntry> {
