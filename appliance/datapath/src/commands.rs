@@ -36,6 +36,10 @@ impl<Q: PortQueue> DataCore<Q> {
                 }
             }
             Command::RemoveInbound { dvipa, spi } => self.remove_inbound(dvipa, spi),
+            // No core of this number could ever seal for it.
+            Command::InstallOutbound(entry) if entry.home >= self.handover.cores() => {
+                Some(retired(Retired::Outbound(entry)))
+            }
             Command::InstallOutbound(entry) => {
                 self.sas.outbound.insert(entry);
                 None

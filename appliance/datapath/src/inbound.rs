@@ -45,9 +45,9 @@ impl<Q: PortQueue> DataCore<Q> {
         for frame in frames {
             match outer::classify(frame.bytes(), &facts, &self.policy) {
                 Ok(Outer::Esp(place)) => esp.push(EspPacket { frame, place }),
+                Ok(Outer::Vital) => self.punt_vital(facts.id, frame),
                 Ok(Outer::Punt) => self.punt(facts.id, PuntReason::ForUs, frame),
                 Ok(Outer::Cleartext(range)) => self.clear_from_network(frame, range, now),
-                Ok(Outer::Vital) => self.punt_vital(facts.id, frame),
                 Err(reason) => self.drops.end(frame, reason),
             }
         }
@@ -121,20 +121,17 @@ impl<Q: PortQueue> DataCore<Q> {
     /// Notes the connection and sends the packet to its application host.
     fn deliver(&mut self, verified: InnerPacket<Q::Buffer>, now: Instant) {
         let InnerPacket { mut packet, inner, proof, peer, return_mtu } = verified;
-        let hash = inner.flow.symmetric_hash(&self.seed);
-        if self.connections.client_spoke(now, hash, peer, &inner.flow, inner.tcp_flags, &proof).is_err() {
-            return self.drops.end(packet, DropReason::ConnectionTableFull);
         if !self.may_go_on(&inner) {
             return self.drops.end(packet, DropReason::PolicyDiscard);
         }
+        let hash = inner.flow.symmetric_hash(&self.seed);
+        if self.connections.client_spoke(now, hash, peer, &inner.flow, inner.tcp_flags, &proof).is_err() {
+            return self.drops.end(packet, DropReason::ConnectionTableFull);
         }
         clamp_mss(packet.bytes_mut(), &inner, return_mtu);
         self.forward(packet, &inner, now);
     }
 
-    /// One hop of plain forwarding: time to live, route, neighbour.
-    pub(crate) fn forward(&mut self, mut packet: Q::Buffer, inner: &Inner, now: Instant) {
-        if !take_a_hop(packet.bytes_mut()) {
     /// Whether a packet that came out of a tunnel may take its way: towards an application host always, back across the
     /// boundary in the clear only where the outbound policy says bypass (RFC 4301 §5.1).
     fn may_go_on(&mut self, inner: &Inner) -> bool {
@@ -149,6 +146,9 @@ impl<Q: PortQueue> DataCore<Q> {
         }
     }
 
+    /// One hop of plain forwarding: time to live, route, neighbour.
+    pub(crate) fn forward(&mut self, mut packet: Q::Buffer, inner: &Inner, now: Instant) {
+        if !take_a_hop(packet.bytes_mut()) {
             return self.drops.end(packet, DropReason::TtlExceeded);
         }
         self.send_towards(inner.flow.dst, packet, now);

@@ -88,12 +88,12 @@ pub enum Event {
         /// Which SA.
         sa: SaName,
     },
-    /// An SA has reached its soft limit: refresh it. Said once.
+    /// An SA has reached its soft limit: refresh it. Said once, by whichever core reached it.
     SoftLimit {
         /// Which SA.
         sa: SaName,
     },
-    /// An SA has reached a hard limit and carries nothing more. Said once.
+    /// An SA has reached a hard limit and refuses packets. Said once by each core that refuses.
     HardLimit {
         /// Which SA.
         sa: SaName,
@@ -137,9 +137,9 @@ impl SaName {
 /// What a data core no longer needs.
 #[derive(Debug)]
 pub enum Retired {
-    /// An inbound SA that was removed, or found no room.
+    /// An inbound SA that was removed, or found no room or its SPI taken.
     Inbound(Box<InboundEntry>),
-    /// An outbound SA that was removed, or found no room.
+    /// An outbound SA that was removed, or whose home is no core.
     Outbound(Box<OutboundEntry>),
     /// Former routes.
     Routes(Arc<RouteTable>),
