@@ -99,6 +99,7 @@ impl Endpoint {
         sa.dissolve(&mut self.cx, reason);
         if ends_lineage {
             self.cx.counters.ike_down += 1;
+            self.cx.counters.peers_dead += u64::from(reason == DownReason::PeerDead);
             self.cx.events.push_back(Event::IkeDown { peer, reason });
         }
     }

@@ -37,7 +37,8 @@ pub enum SendFrom {
     /// At once: the peer is known to be ready.
     Now,
     /// From the first authentic packet on the new inbound SA, or from the end of the SA that it replaces, whichever
-    /// comes first. Until then on the replaced one.
+    /// comes first. Until then on the replaced one. If another SA that replaces the same one comes with
+    /// [`SendFrom::Now`], this one lost a rekey collision and is not to be used for sending any more.
     PeerUse,
     /// Not at all: it lost a rekey collision and will soon be deleted; it only receives.
     Never,

@@ -204,6 +204,7 @@ impl IkeSa {
         self.children.extend(estate.children);
         estate.tasks.into_iter().for_each(|task| self.queue(task));
         self.standing = Standing::Current;
+        self.is_alive(cx);
         self.expires_at = self.lineage.connection.over_time.map(|span| self.born + span);
         cx.counters.ike_rekeyed += 1;
         cx.events.push_back(Event::IkeRekeyed { peer: self.lineage.peer });
@@ -214,6 +215,7 @@ impl IkeSa {
     pub(crate) fn retire(&mut self, cx: &Context, standing: Standing) {
         self.standing = standing;
         self.rekey_at = None;
+        self.probe_at = None;
         self.expires_at = Some(cx.now + cx.config.timing.replaced_child);
     }
 

@@ -2,7 +2,7 @@
 
 use core::net::SocketAddr;
 
-use super::IkeSa;
+use super::{IkeSa, Standing};
 use crate::channel::Opened;
 use crate::config::Identity;
 use crate::context::Context;
@@ -110,9 +110,10 @@ impl IkeSa {
         self.move_to(cx, fresh.datagram.local, fresh.datagram.remote);
     }
 
-    /// Something authentic came from the peer just now.
+    /// Something authentic came from the peer just now. Only the IKE SA in use asks when nothing does for long.
     pub(crate) fn is_alive(&mut self, cx: &Context) {
-        self.probe_at = self.lineage.connection.dpd_delay.map(|span| cx.now + span);
+        let delay = self.lineage.connection.dpd_delay.filter(|_| self.standing == Standing::Current);
+        self.probe_at = delay.map(|span| cx.now + span);
     }
 
     /// Follows a peer behind a NAT to its new mapping. Ends that are not behind one do not move without MOBIKE, and

@@ -51,10 +51,7 @@ impl IkeSa {
             }
             Patience::GiveUp => match self.active {
                 Some(Active::DeleteIke(reason)) => self.finish(reason),
-                Some(_) | None => {
-                    cx.counters.peers_dead += 1;
-                    self.finish(DownReason::PeerDead);
-                }
+                Some(_) | None => self.finish(DownReason::PeerDead),
             },
         }
         // A request that waits for its response is a probe already.
