@@ -67,16 +67,15 @@ fn a_short_configuration_gets_good_defaults() {
     assert_eq!((config.log.level, config.log.format), (LogLevel::Info, LogFormat::Text));
 }
 
-#[test]
-fn every_word_is_taken_as_written() {
-    let text = "
+/// Every word but those of `static_sas:`, none at its default where another is served.
+const EVERY_WORD: &str = "
 eal: {args: [--no-huge, -m, '512']}
 cores: {data: [3], control: 2, idle: spin}
 ports:
   - name: net0
     role: network
     device: net_af_packet0,iface=eth0
-    addresses: [192.0.2.10/24, '2001:db8::10/64']
+    addresses: [192.0.2.10/24, 192.0.2.11/24]
     mtu: 9000
     vlan: 10
     queues: 1
@@ -112,7 +111,10 @@ secrets:
 metrics: {listen: '[::1]:9400'}
 log: {level: debug, format: json}
 ";
-    let config = parse(text).unwrap();
+
+#[test]
+fn every_word_is_taken_as_written() {
+    let config = parse(EVERY_WORD).unwrap();
     assert_eq!(config.eal.args, ["--no-huge", "-m", "512"]);
     assert_eq!(config.cores, Cores { data: vec![3], control: 2, idle: Idle::Spin });
     let port = &config.ports[0];
@@ -190,6 +192,19 @@ fn what_is_accepted_and_most_likely_a_slip_is_warned_of() {
     assert_eq!(warnings.len(), 1);
     assert_eq!(warnings[0].line, 23);
     assert!(warnings[0].text.contains("connections.late: never used"), "{}", warnings[0]);
+
+    // What the selectors let through is more than the services, and nothing else would hold it back.
+    let services = |services: &str| right_but("port: net0}", &format!("port: net0, services: [{services}]}}"));
+    let http = "{protocol: tcp, port: 80}";
+    assert_eq!(parse(&services(http)).unwrap().warnings, []);
+    for wide in [
+        services("{protocol: udp, port: 80}"),
+        services(http).replace("[tcp/80]", ""),
+        services(http).replace("203.0.113.80/32[tcp/80]", "dynamic[tcp]"),
+    ] {
+        let warnings = parse(&wide).unwrap().warnings;
+        assert!(warnings.len() == 1 && warnings[0].text.contains("narrow `local_ts`"), "{warnings:?}");
+    }
 
     let spinning = right_but("control: 0", "control: 1, idle: spin");
     assert!(parse(&spinning).unwrap().warnings[0].text.contains("IKE will be slow"));

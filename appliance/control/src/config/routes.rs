@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 
-use ipsec::selector::AddressRange;
+use ipsec::selector::{AddressRange, PortRange, TrafficSelector};
 
 use super::error::{ConfigError, listed, quoted};
 use super::place::Place;
-use super::ports::{OwnAddresses, Port, Role, host_address, is_host_of};
+use super::ports::{OwnAddresses, Port, Role, host_address, is_host_of, refuse_ipv6};
 use super::raw::{self, List, Word};
 use super::word::{choice, choice_with_unserved, number};
 
@@ -112,8 +112,22 @@ pub struct Dvipa {
     pub processing: Processing,
     /// How its outbound SAs are numbered.
     pub outbound_sequence: OutboundSequence,
-    /// What it serves. Empty means every port.
+    /// What it serves. Empty means every port. What clients reach is bounded by the selectors of their SAs alone so far:
+    /// the configuration warns of those that are wider.
     pub services: Vec<Service>,
+}
+
+impl Dvipa {
+    /// Whether a selector lets clients reach more of this address than the services that it lists.
+    pub(super) fn is_exceeded_by(&self, selector: &TrafficSelector) -> bool {
+        let served = |service: &Service| TrafficSelector {
+            addresses: AddressRange::single(self.address),
+            protocol: service.protocol.number(),
+            ports: PortRange::single(service.port),
+        };
+        let listed = self.services.iter().any(|service| served(service).covers(selector));
+        selector.addresses.contains(self.address) && !self.services.is_empty() && !listed
+    }
 }
 
 /// Validates `routes:`.
@@ -128,6 +142,7 @@ pub(super) fn validate_routes(
     let mut routes = Vec::new();
     for (place, raw) in here.items(list.unwrap_or_default()) {
         let to = prefix(&place.key("to"), &raw.to)?;
+        refuse_ipv6(&place.key("to"), &raw.to, to.is_ipv4())?;
         let via_place = place.key("via");
         let via = host_address(&via_place, &raw.via)?;
         if via.is_ipv4() != to.is_ipv4() {
@@ -239,7 +254,7 @@ fn validate_services(here: &Place<'_>, list: Option<List<raw::Service>>) -> Resu
 fn prefix(place: &Place<'_>, word: &Word) -> Result<AddressRange, ConfigError> {
     let range: Option<AddressRange> = word.value.parse().ok();
     range.filter(|range| range.as_prefix().is_some()).ok_or_else(|| {
-        let mut allowed = "a prefix without host bits, such as 10.0.0.0/8, 0.0.0.0/0 or 2001:db8::/32".to_owned();
+        let mut allowed = "a prefix without host bits, such as 10.0.0.0/8 or 0.0.0.0/0".to_owned();
         if let Err(error) = word.value.parse::<AddressRange>() {
             allowed = format!("{allowed} ({error})");
         }

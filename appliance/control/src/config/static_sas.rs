@@ -17,7 +17,7 @@ use super::connections::{mode, selector};
 use super::error::{ConfigError, Warning};
 use super::lifetime;
 use super::place::Place;
-use super::ports::host_address;
+use super::ports::{host_address, refuse_ipv6};
 use super::raw::{self, List, Word};
 use super::routes::Dvipa;
 use super::secret_file::Refusal;
@@ -228,7 +228,11 @@ fn replay_window(place: &Place<'_>, word: Option<&Word>) -> Result<u32, ConfigEr
 
 fn selectors(here: &Place<'_>, list: List<Word>) -> Result<Vec<TrafficSelector>, ConfigError> {
     let items = here.some_items(list, SELECTORS_MAX)?;
-    items.map(|(place, word)| selector(&place, &word)).collect()
+    let one = |(place, word): (Place<'_>, Word)| {
+        let selector: TrafficSelector = selector(&place, &word)?;
+        refuse_ipv6(&place, &word, selector.addresses.is_ipv4()).map(|()| selector)
+    };
+    items.map(one).collect()
 }
 
 fn parse_spi(text: &str) -> Option<Spi> {

@@ -1,0 +1,162 @@
+//! The whole appliance but for DPDK, against a client with real IKE and real ESP.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a failed expectation is the point
+
+mod client;
+mod world;
+
+use client::{Client, from_host, segment, server_settings};
+use datapath::forwarding::PortRole;
+use ipsec::lifetime::{Lifetime, Limits};
+use wire::tcp::Flags;
+use world::World;
+
+/// A world in which the client's first CHILD_SA is up.
+fn connected(name: &str, lifetime: Lifetime) -> (World, Client) {
+    let mut world = World::new(name, server_settings(lifetime));
+    let mut client = Client::new(&world);
+    client.connect(&world);
+    for _ in 0..2_000 {
+        if client.is_up() {
+            return (world, client);
+        }
+        world.step();
+        client.step(&mut world);
+    }
+    panic!("no CHILD_SA came up");
+}
+
+/// One round trip of a connection: segment in, answer out. Counts what arrived: at the host, at the client.
+fn round_trip(world: &mut World, client: &mut Client, core: usize, client_port: u16, flags: Flags) -> (usize, usize) {
+    client.send(world, core, &segment(true, client_port, flags, 10));
+    for _ in 0..3 {
+        world.step();
+    }
+    let delivered = world.collect(PortRole::Inside).len();
+    world.inject(PortRole::Inside, 1 - core, &from_host(&segment(false, client_port, flags | Flags::ACK, 1000)));
+    for _ in 0..3 {
+        world.step();
+    }
+    let before = client.received.len();
+    client.step(world);
+    (delivered, client.received.len() - before)
+}
+
+#[test]
+fn a_client_reaches_a_service_through_esp() {
+    let (mut world, mut client) = connected("reach", Lifetime::NONE);
+    for client_port in 40_000..40_020 {
+        let core = usize::from(client_port) % 2;
+        assert_eq!(round_trip(&mut world, &mut client, core, client_port, Flags::SYN), (1, 1), "port {client_port}");
+    }
+    let snapshot = world.snapshot();
+    let by_direction = |word: &str| snapshot.sas.iter().find(|sa| sa.direction == word).unwrap();
+    assert_eq!((by_direction("in").packets, by_direction("in").bytes), (20, 20 * 50));
+    assert_eq!((by_direction("out").packets, by_direction("out").bytes), (20, 20 * 1040));
+    assert_eq!(by_direction("in").peer, "client.example");
+    let handed_over: u64 = snapshot.cores.iter().map(|core| core.handed_over).sum();
+    assert!(handed_over > 0, "no connection was handed to its owner");
+    let owned: u64 = snapshot.cores.iter().map(|core| core.connections).sum();
+    assert_eq!(owned, 20);
+}
+
+#[test]
+fn connections_are_listed_from_every_core() {
+    let (mut world, mut client) = connected("list", Lifetime::NONE);
+    for client_port in 40_000..40_020 {
+        round_trip(&mut world, &mut client, 0, client_port, Flags::SYN);
+    }
+    world.control.start_listing();
+    let listing = (0..20).find_map(|_| {
+        world.step();
+        world.control.take_listing()
+    });
+    let snapshot = world.control.snapshot(world.now, Default::default(), listing);
+    assert_eq!(snapshot.connections.len(), 20);
+    assert!((0..2).all(|core| snapshot.connections.iter().any(|connection| connection.core == core)));
+    let first = &snapshot.connections[0];
+    assert_eq!((&*first.peer, &*first.dst, &*first.state), ("client.example", "192.0.2.80:80", "established"));
+}
+
+#[test]
+fn a_soft_limit_of_bytes_rekeys_without_a_lost_packet() {
+    let bytes = Limits { soft: Some(20_000), hard: Some(60_000) };
+    let (mut world, mut client) = connected("rekey", Lifetime { bytes, ..Lifetime::NONE });
+    let mut answered = 0;
+    for round in 0..200 {
+        let (delivered, received) = round_trip(&mut world, &mut client, round % 2, 40_000, Flags::ACK);
+        assert_eq!((delivered, received), (1, 1), "round {round}");
+        answered += 1;
+    }
+    assert_eq!(answered, 200);
+    assert!(client.downs >= 5, "rekeyed {} times", client.downs);
+    assert!(client.sas() <= 2, "old SAs stay: {}", client.sas());
+    let snapshot = world.snapshot();
+    assert!(snapshot.sas.len() <= 4);
+    let sum = |direction: &str| {
+        let of = snapshot.children.iter().filter(|(key, _)| key.direction == direction);
+        of.map(|(_, totals)| totals.packets).sum::<u64>()
+    };
+    assert_eq!((sum("in"), sum("out")), (200, 200), "what closed SAs carried is not forgotten");
+}
+
+#[test]
+fn hostile_32_a_replay_after_a_rekey_is_never_delivered() {
+    let bytes = Limits { soft: Some(20_000), hard: Some(60_000) };
+    let (mut world, mut client) = connected("replay", Lifetime { bytes, ..Lifetime::NONE });
+    let captured = client.send(&mut world, 0, &segment(true, 40_001, Flags::SYN, 10));
+    for _ in 0..3 {
+        world.step();
+    }
+    assert_eq!(world.collect(PortRole::Inside).len(), 1);
+    for _ in 0..100 {
+        round_trip(&mut world, &mut client, 0, 40_000, Flags::ACK);
+    }
+    for core in [0, 1] {
+        world.inject(PortRole::Network, core, &captured);
+        world.step();
+        world.step();
+    }
+    assert!(world.collect(PortRole::Inside).is_empty());
+}
+
+#[test]
+fn shutting_down_deletes_the_sas_at_the_peer() {
+    let (mut world, mut client) = connected("shutdown", Lifetime::NONE);
+    assert_eq!(client.sas(), 1);
+    world.control.initiate_shutdown(world.now);
+    for _ in 0..500 {
+        world.step();
+        client.step(&mut world);
+    }
+    assert!(world.control.is_idle());
+    assert_eq!(client.sas(), 0);
+    assert!(world.snapshot().sas.is_empty(), "SAs stay on the data cores");
+}
+
+#[test]
+fn a_client_that_was_killed_leaves_nothing_behind_when_it_starts_anew() {
+    let (mut world, first) = connected("killed", Lifetime::NONE);
+    drop(first);
+    let mut second = Client::new(&world);
+    second.connect(&world);
+    for _ in 0..2_000 {
+        world.step();
+        second.step(&mut world);
+    }
+    assert_eq!(round_trip(&mut world, &mut second, 0, 40_000, Flags::SYN), (1, 1));
+}
+
+#[test]
+fn no_frame_leaks_over_a_life_of_rekeys() {
+    let bytes = Limits { soft: Some(20_000), hard: Some(60_000) };
+    let (mut world, mut client) = connected("leak", Lifetime { bytes, ..Lifetime::NONE });
+    for _ in 0..100 {
+        round_trip(&mut world, &mut client, 0, 40_000, Flags::ACK);
+    }
+    for _ in 0..20 {
+        world.step();
+        client.step(&mut world);
+        world.collect(PortRole::Inside);
+    }
+    assert_eq!(world.pool.in_use(), 0);
+}
