@@ -107,8 +107,10 @@ mod tests {
     proptest! {
         /// Few distinct hashes, so that tags collide and buckets overflow.
         #[test]
-        fn it_agrees_with_a_map(operations in prop::collection::vec((any::<bool>(), 0u32..200), 1..400)) {
-            let mut index = HashIndex::new(64);
+        fn it_agrees_with_a_map(
+            capacity in 0_usize..100, operations in prop::collection::vec((any::<bool>(), 0u32..200), 1..400),
+        ) {
+            let mut index = HashIndex::new(capacity);
             let mut map = BTreeMap::new();
             let hash = |slot: u32| u64::from(slot % 7) << 48 | u64::from(slot % 3);
             for (insert, slot) in operations {
@@ -126,7 +128,20 @@ mod tests {
                     prop_assert_eq!(found, map.contains_key(&probe));
                 }
             }
+            // What has overflowed is counted back to nothing.
+            map.keys().for_each(|&slot| assert!(index.remove(hash(slot), slot)));
+            prop_assert!(index.buckets.iter().all(|b| b.overflowed == 0 && b.slots == [EMPTY; WAYS]));
         }
+    }
+
+    #[test]
+    fn slots_under_one_hash_fill_what_is_within_reach_and_no_more() {
+        let mut index = HashIndex::new(1_000);
+        let filed = (0..1_000).take_while(|&slot| index.insert(7, slot).is_ok()).count();
+        assert_eq!(filed, REACH * WAYS);
+        assert_eq!(index.insert(8 + REACH as u64, 1_000), Ok(()), "others are unharmed");
+        assert_eq!(index.find(7, |slot| slot == 79), Some(79));
+        assert_eq!(index.find(7, |slot| slot == 80), None);
     }
 
     #[test]

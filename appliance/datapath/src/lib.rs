@@ -33,3 +33,5 @@ pub mod packet;
 pub mod policy;
 pub mod routes;
 pub mod sas;
+#[cfg(test)]
+mod testing;

@@ -1,41 +1,15 @@
 use super::*;
-use ipsec::cipher::Cipher;
-use ipsec::engine::{EngineChoice, select};
+use crate::testing::{engine, parameters};
 use ipsec::iv::SenderNumber;
-use ipsec::key::SaKey;
-use ipsec::lifetime::Lifetime;
-use ipsec::sa::{Direction, Encapsulation, Mode, SaParameters};
-use ipsec::selector::Selectors;
+use ipsec::sa::Direction;
 use proptest::prelude::*;
 
 /// An outbound SA towards these inner addresses.
 fn entry(peer: u64, spi: u32, remote_ts: &[&str]) -> Box<OutboundEntry> {
-    let remote: IpAddr = [198, 51, 100, peer as u8].into();
-    let parameters = SaParameters {
-        name: "web".into(),
-        peer: PeerId(peer),
-        peer_name: "client@example".into(),
-        dvipa: [203, 0, 113, 80].into(),
-        remote,
-        spi: Spi::new(spi).unwrap(),
-        direction: Direction::Outbound,
-        mode: Mode::Tunnel,
-        encapsulation: Encapsulation::None,
-        cipher: Cipher::AesGcm128,
-        key: SaKey::from_keymat(Cipher::AesGcm128, &[7; 20]).unwrap(),
-        esn: false,
-        replay_window_packets: 64,
-        selectors: Selectors {
-            local: vec![TrafficSelector::any_v4()],
-            remote: remote_ts.iter().map(|text| text.parse().unwrap()).collect(),
-        },
-        lifetime: Lifetime::NONE,
-        epoch: 1,
-    };
-    let engine = select(EngineChoice::Auto).unwrap().engine;
+    let parameters = parameters(peer, spi, Direction::Outbound, remote_ts);
     Box::new(OutboundEntry {
-        shared: OutboundShared::new(parameters, engine, SenderNumber(0)).unwrap(),
-        remote,
+        remote: parameters.remote,
+        shared: OutboundShared::new(parameters, engine(), SenderNumber(0)).unwrap(),
         inner_mtu: 1_400,
         home: 0,
         sealing: None,

@@ -1,0 +1,164 @@
+use super::*;
+use crate::testing::proof;
+use core::net::IpAddr;
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+
+fn flow(port: u16, protocol: u8) -> FlowKey {
+    let (src, dst): (IpAddr, IpAddr) = ([10, 7, 0, 9].into(), [203, 0, 113, 80].into());
+    FlowKey { src, dst, protocol, src_port: port, dst_port: 80 }
+}
+
+/// So poor that most entries share a bucket, and many a tag.
+fn poor_hash(flow: &FlowKey) -> u64 {
+    let port = u64::from(flow.src_port.max(flow.dst_port));
+    ((port % 2) << 48) | (port % 3)
+}
+
+/// A connection as a plain reading of [`State`]'s words has it.
+#[derive(Debug, Clone, Copy)]
+struct Known {
+    seen: Instant,
+    answered: bool,
+    fins: (bool, bool),
+    reset: bool,
+}
+
+impl Known {
+    fn state(self) -> State {
+        match (self.answered, self.fins, self.reset) {
+            (_, _, true) | (_, (true, true), _) => State::Closed,
+            (_, (false, false), _) if self.answered => State::Established,
+            (_, (false, false), _) => State::New,
+            (_, (true, false) | (false, true), _) => State::Closing,
+        }
+    }
+
+    fn hears(&mut self, now: Instant, by_client: bool, tcp: Option<Flags>) {
+        self.seen = now;
+        let flags = tcp.unwrap_or(Flags::NONE);
+        let ended = matches!(self.state(), State::Closing | State::Closed);
+        if ended && by_client && flags.opens_connection() {
+            *self = Known { seen: now, answered: false, fins: (false, false), reset: false };
+            return;
+        }
+        self.answered |= !by_client;
+        self.reset |= flags.contains(Flags::RST);
+        if flags.contains(Flags::FIN) {
+            self.fins.0 |= by_client;
+            self.fins.1 |= !by_client;
+        }
+    }
+
+    fn patience(self, protocol: u8) -> Duration {
+        let seconds = match (self.state(), protocol) {
+            (State::New, _) => 30,
+            (State::Established, 6) => 7_440,
+            (State::Established, _) => 120,
+            (State::Closing, _) => 240,
+            (State::Closed, _) => 10,
+        };
+        Duration::from_secs(seconds)
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Client { peer: u64, port: u16, tcp: Option<u8> },
+    Service { port: u16, tcp: Option<u8> },
+    Wait { seconds: u64 },
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    // Mostly the flags that matter, SYN, FIN, RST and ACK, alone and together.
+    let tcp = prop::option::of(prop::sample::select(vec![0x02_u8, 0x10, 0x12, 0x01, 0x11, 0x04, 0x14, 0x06, 0x03]));
+    prop::collection::vec(
+        prop_oneof![
+            4 => (0_u64..3, 0_u16..9, tcp.clone()).prop_map(|(peer, port, tcp)| Step::Client { peer, port, tcp }),
+            2 => (0_u16..9, tcp).prop_map(|(port, tcp)| Step::Service { port, tcp }),
+            1 => (0_u64..300).prop_map(|seconds| Step::Wait { seconds }),
+        ],
+        1..150,
+    )
+}
+
+fn protocol(tcp: Option<u8>) -> u8 {
+    if tcp.is_some() { TCP } else { 17 }
+}
+
+proptest! {
+    #[test]
+    fn the_table_agrees_with_a_map(capacity in 0_usize..60, steps in steps()) {
+        let proof = proof();
+        let mut table = Connections::new(capacity, Timeouts::default());
+        let mut model: BTreeMap<(PeerId, FlowKey), Known> = BTreeMap::new();
+        let mut now = Instant::from_secs(1);
+        for step in steps {
+            now = now.saturating_add(Duration::from_nanos(1));
+            match step {
+                Step::Client { peer, port, tcp } => {
+                    let (peer, flow, tcp) = (PeerId(peer), flow(port, protocol(tcp)), tcp.map(Flags::from_bits));
+                    let found = table.client_spoke(now, poor_hash(&flow), peer, &flow, tcp, &proof);
+                    let has_room = model.len() < capacity || model.contains_key(&(peer, flow));
+                    if has_room {
+                        let fresh = Known { seen: now, answered: false, fins: (false, false), reset: false };
+                        let known = model.entry((peer, flow)).or_insert(fresh);
+                        known.hears(now, true, tcp);
+                        prop_assert_eq!(found, Ok(known.state()));
+                    } else {
+                        prop_assert_eq!(found, Err(TableFull));
+                    }
+                }
+                Step::Service { port, tcp } => {
+                    let answer = flow(port, protocol(tcp)).reversed();
+                    let tcp = tcp.map(Flags::from_bits);
+                    let peer = table.service_spoke(now, poor_hash(&answer), &answer, tcp);
+                    let of_flow = model.iter_mut().filter(|((_, flow), _)| *flow == answer.reversed());
+                    let newest = of_flow.max_by_key(|(_, known)| known.seen);
+                    prop_assert_eq!(peer, newest.as_ref().map(|((peer, _), _)| *peer));
+                    if let Some((_, known)) = newest {
+                        known.hears(now, false, tcp);
+                    }
+                }
+                Step::Wait { seconds } => {
+                    now = now.saturating_add(Duration::from_secs(seconds));
+                    table.sweep(now, capacity, poor_hash);
+                    model.retain(|(_, flow), known| now.saturating_since(known.seen) <= known.patience(flow.protocol));
+                }
+            }
+            let mut page = Vec::with_capacity(capacity);
+            prop_assert_eq!(table.list(0, &mut page), None);
+            let listed: BTreeMap<_, _> = page.iter().map(|entry| ((entry.peer, entry.flow), entry.state)).collect();
+            let known: BTreeMap<_, _> = model.iter().map(|(key, known)| (*key, known.state())).collect();
+            prop_assert_eq!(listed, known);
+            prop_assert_eq!(table.len(), model.len());
+        }
+    }
+}
+
+#[test]
+fn a_sweep_looks_at_no_more_entries_than_it_may() {
+    let proof = proof();
+    let mut table = Connections::new(100, Timeouts::default());
+    for port in 0..40 {
+        let flow = flow(port, 17);
+        table.client_spoke(Instant::ZERO, u64::from(port), PeerId(1), &flow, None, &proof).unwrap();
+    }
+    let later = Instant::from_secs(1_000);
+    for swept in 1..=4 {
+        table.sweep(later, 10, |flow| u64::from(flow.src_port));
+        assert_eq!(table.len(), 40 - swept * 10);
+    }
+}
+
+/// One conversation of many peers that share an inner address: they share a hash, and so their place.
+#[test]
+fn more_peers_with_one_flow_than_fit_its_place_are_refused_and_others_are_not() {
+    let proof = proof();
+    let mut table = Connections::new(1_000, Timeouts::default());
+    let mut spoke =
+        |peer, hash, port| table.client_spoke(Instant::ZERO, hash, PeerId(peer), &flow(port, 17), None, &proof).is_ok();
+    assert_eq!((0..1_000).take_while(|&peer| spoke(peer, 0, 0)).count(), 80);
+    assert!(spoke(1, 77, 7));
+    assert_eq!(table.len(), 81);
+}
