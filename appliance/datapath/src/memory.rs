@@ -107,7 +107,9 @@ pub struct Wire {
 impl Wire {
     /// Both ends of a new cable.
     pub fn pair(depth: usize) -> (Wire, Wire) {
-        let (there, back) = (Lane::default(), Lane::default());
+        // At its full size from the start: what is measured on it shall not see it grow.
+        let lane = || Lane::new(Mutex::new(VecDeque::with_capacity(depth)));
+        let (there, back) = (lane(), lane());
         let end =
             |incoming: &Lane, outgoing: &Lane| Wire { incoming: incoming.clone(), outgoing: outgoing.clone(), depth };
         (end(&there, &back), end(&back, &there))

@@ -1,0 +1,23 @@
+//! The data path from wire to wire: cores, mesh, ports of memory, real SAs. One file for each thing it must do.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a failed expectation is the point of a test"
+)]
+
+mod allocations;
+mod chaos;
+mod commands;
+mod connections;
+mod forwarding;
+mod hostile_inner;
+mod hostile_outer;
+mod hostile_peek;
+mod inbound;
+mod lifesize;
+mod outbound;
+mod replay;
+mod shortages;
+mod support;
