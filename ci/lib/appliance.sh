@@ -40,7 +40,7 @@ appliance_sas() { appliance_show sas | jq -c --arg peer "$1.example" "map(select
 
 # appliance_sas_closed PEER — the same of the SAs that have ended: the log holds their last account.
 appliance_sas_closed() {
-    jq -cR --arg peer "$1.example" "fromjson? | select(.message == \"SA closed\" and .peer == \$peer)
+    jq -cR --arg peer "$1.example" "fromjson? | .fields // . | select(.message == \"SA closed\" and .peer == \$peer)
         | $appliance_as_peer" "$(appliance_log)" | jq -cs .
 }
 appliance_as_peer='{direction: (if .direction | startswith("in") then "out" else "in" end), spi, bytes, packets}'
