@@ -99,6 +99,7 @@ impl Appliance {
         }
         let cores = config.cores.data.len();
         let eal = Eal::start(&eal_arguments(&config))?;
+        pin_control(config.cores.control);
         let clock = Clock::start(eal);
         let memory = device::packet_memory(eal, &config.ports, cores)?;
         let open = |port| device::open_port(eal, port, cores, memory);
@@ -214,6 +215,15 @@ fn eal_arguments(config: &Config) -> EalArguments {
     let lcores: String = std::iter::once(format!("0@{}", config.cores.control)).chain(data).collect();
     let base = EalArguments::new("phalanx").lcores(&lcores).main_lcore(0);
     config.eal.args.iter().fold(base, |arguments, argument| arguments.raw(argument.clone()))
+}
+
+/// Keeps this thread, and those that it starts, off the data cores' processors.
+fn pin_control(cpu: u16) {
+    let mut only = rustix::thread::CpuSet::new();
+    only.set(usize::from(cpu));
+    if let Err(error) = rustix::thread::sched_setaffinity(None, &only) {
+        warn!(cpu, %error, "the control core runs wherever there is room");
+    }
 }
 
 fn idle_policy(idle: config::Idle) -> IdlePolicy {

@@ -5,7 +5,7 @@ use core::net::Ipv4Addr;
 use control::stack::{Stack, StackSettings};
 use datapath::forwarding::PortRole;
 use ike::config::{ChildSettings, ConnectionSettings, EndpointConfig, IdentityPattern, Overlap};
-use ike::event::ChildUp;
+use ike::event::{ChildUp, SendFrom};
 use ike::{Datagram, Endpoint, Event};
 use ipsec::Spi;
 use ipsec::engine::{self, EngineChoice};
@@ -24,7 +24,9 @@ struct Child {
     inbound: InboundSa,
     outbound: OutboundSa,
     spi: Spi,
-    replaced_by_newer: bool,
+    /// RFC 7296 §2.8: whoever answered a rekeying sends on the new SA once the peer has used it, or deleted the old.
+    may_send: bool,
+    replaces: Option<Spi>,
 }
 
 pub struct Client {
@@ -135,6 +137,8 @@ impl Client {
             Event::ChildUp(up) => self.install(*up),
             Event::ChildDown { inbound, .. } => {
                 self.children.retain(|child| child.spi != inbound);
+                let successors = self.children.iter_mut().filter(|child| child.replaces == Some(inbound));
+                successors.for_each(|child| child.may_send = true);
                 self.downs += 1;
             }
             Event::Refused { why, .. } | Event::InitiationFailed { why, .. } | Event::RekeyFailed { why, .. } => {
@@ -150,8 +154,8 @@ impl Client {
         let inbound = InboundSa::new(InboundShared::new(up.children.inbound, engine, 1).unwrap());
         let outbound = OutboundShared::new(up.children.outbound, engine, SenderNumber(7)).unwrap();
         let outbound = OutboundSa::new(outbound, 1, OuterPolicy::default());
-        self.children.iter_mut().for_each(|child| child.replaced_by_newer = true);
-        self.children.push(Child { inbound, outbound, spi, replaced_by_newer: false });
+        let may_send = up.send == SendFrom::Now;
+        self.children.push(Child { inbound, outbound, spi, may_send, replaces: up.replaces });
     }
 
     /// An ESP frame of an SA of ours; anything else is not taken.
@@ -169,13 +173,14 @@ impl Client {
         let spi = Spi::from_be_bytes(esp[..4].try_into().unwrap());
         let child = self.children.iter_mut().find(|child| Some(child.spi) == spi).expect("ESP under an unknown SPI");
         let opened = child.inbound.open(&mut esp).expect("the appliance's ESP opens");
+        child.may_send = true;
         self.received.push(esp[opened.inner].to_vec());
         true
     }
 
-    /// Sends an inner packet on the newest SA, to the queue of `core`. Returns the frame.
+    /// Sends an inner packet on the newest SA that may be used, to the queue of `core`. Returns the frame.
     pub fn send(&mut self, world: &mut World, core: usize, inner: &[u8]) -> Vec<u8> {
-        let child = self.children.last_mut().expect("a CHILD_SA is up");
+        let child = self.children.iter_mut().rev().find(|child| child.may_send).expect("a CHILD_SA is up");
         let Overhead { before, after } = child.outbound.shared().overhead(inner.len());
         let mut packet = vec![0; before + inner.len() + after];
         packet[before..before + inner.len()].copy_from_slice(inner);
