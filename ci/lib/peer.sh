@@ -65,6 +65,12 @@ peer_sas() {
         END { print "]" }' || true
 }
 
+# peer_tunnel NAME — JSON: what went through the client's tunnel device, over all SAs, as its kernel counted.
+peer_tunnel() {
+    ip -n "phx-$1" -s -j link show ipsec0 | jq -c '.[0].stats64 |
+        {in: {bytes: .rx.bytes, packets: .rx.packets}, out: {bytes: .tx.bytes, packets: .tx.packets}}'
+}
+
 # peer_lost NAME — packets that its sockets dropped before the daemon read them; they explain a gap in counters.
 # shellcheck disable=SC2016  # awk's own
 peer_lost() { node_exec "$1" awk 'FNR > 1 { lost += $NF } END { print lost + 0 }' /proc/net/raw /proc/net/udp; }

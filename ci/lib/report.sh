@@ -10,7 +10,7 @@ report_sas() {
             "$(grouped "$cb")" "$(grouped "$cp")" "$(grouped "$ab")" "$(grouped "$ap")"
     done < <(
         jq -r '.[] | "\(.direction) \(.spi) \(.client.bytes) \(.client.packets) \(.appliance.bytes) \(.appliance.packets)"' <<<"$1"
-        jq -r 'to_entries[] | .key as $d | .value | "\($d) sum \(.client.bytes) \(.client.packets) \(.appliance.bytes) \(.appliance.packets)"' <<<"$2"
+        jq -r 'to_entries[] | .key as $d | .value | "\($d) all \(.client.bytes) \(.client.packets) \(.appliance.bytes) \(.appliance.packets)"' <<<"$2"
     )
 }
 
