@@ -67,16 +67,19 @@ send_again() { in_net router tcpreplay --quiet --pps=1000 --intf1=phalanx "$1" >
 
 # refused FILE REASON… — sends the recording again: each packet must be dropped for a reason named, none delivered.
 refused() {
-    local file=$1 count before_drops before_delivered new
+    local file=$1 wire count before_drops before_delivered new
     shift
+    wire=$(node_dir web1)/refused.pcap
     count=$(capture_count "$file" '')
     before_drops=$(drops "$@")
     before_delivered=$(delivered)
+    capture_start web1 eth0 "$wire"
     send_again "$file"
-    sleep 1
+    capture_stop "$wire" || wrong "the capture at web1 has holes"
     new=$(($(drops "$@") - before_drops))
     must "$count recorded packets sent again, $new dropped as $*" test "$count" -gt 0 -a "$new" -eq "$count"
-    must "none of them delivered" test "$(delivered)" -eq "$before_delivered"
+    must "none of them counted as delivered" test "$(delivered)" -eq "$before_delivered"
+    must "not one IP packet on web1's wire" test "$(capture_count "$wire" ip)" -eq 0
 }
 
 replay_reasons=(replay_duplicate replay_too_old)
@@ -104,7 +107,8 @@ fault_replay_forgotten() {
     in_net web1 nft add rule ip fault input udp dport 9 drop
     fresh_sas client2
     record client2 "$file" node_exec client2 bash -c "echo once >/dev/udp/$dvipa/9"
-    say "waiting for the connection to be forgotten"
+    must "the appliance knows the connection now" not datagram_forgotten
+    say "waiting for it to be forgotten"
     must "the appliance forgets a datagram that nobody answers" wait_until 60 datagram_forgotten
     local port
     for port in 31001 31002 31003 31004; do
@@ -116,7 +120,7 @@ fault_replay_forgotten() {
     in_net web1 nft delete table ip fault
     must "client2 goes on" fetches client2
 }
-datagram_forgotten() { [[ $(appliance_show connections | jq 'map(select(.protocol == 17 or .protocol == "udp")) | length') == 0 ]]; }
+datagram_forgotten() { [[ $(appliance_show connections | jq 'map(select(.protocol == "udp")) | length') == 0 ]]; }
 datagram_port() { tcpdump -n -r "$1" -c 1 2>/dev/null | sed -n 's/.*IP [0-9.]*\.\([0-9]*\) > .*/\1/p'; }
 
 fault_cleartext() {

@@ -215,6 +215,7 @@ one_books() {
     fi
     one_drops=$(appliance_show drops)
     one_balance=$(appliance_show balance)
+    report_cores "$(appliance_show cores)"
     report_balance "$one_balance"
     report_drops "$one_drops"
     [[ $(jq .difference <<<"$one_balance") == 0 ]] || wrong "packets are unaccounted for"

@@ -22,13 +22,20 @@ report_drops() {
         return
     fi
     say "dropped, by reason:"
-    jq -r '.[] | select(.packets > 0) | "      \(.packets)\t\(.reason)"' <<<"$drops"
+    jq -r '.[] | select(.packets > 0) | "      \(.packets) \(.reason): \(.meaning // "")"' <<<"$drops"
 }
 
 # report_balance BALANCE — every packet has exactly one end.
 report_balance() {
     say "$(jq -r '"received \(.received) = delivered \(.delivered) + forwarded \(.forwarded) + punted \(.punted)"
         + " + merged \(.merged) + dropped \(.dropped) + held \(.held), difference \(.difference)"' <<<"$1")"
+}
+
+# report_cores CORES — the poll loops, and how much of the work each had.
+report_cores() {
+    jq -r '.[] | select(.role == "data") | "\(.thread) on processor \(.cpu): \(.busy_polls) polls found packets,"
+        + " \(.handed_over) packets handed to the core that owns their connection or SA"' <<<"$1" |
+        while read -r line; do say "$line"; done
 }
 
 # json_client NAME KEY JSON… — one client's result; the fixed keys come first, details follow.

@@ -5,6 +5,8 @@
 
 #![forbid(unsafe_code)]
 
+pub mod ike_peer;
+
 /// Asserts that `part` is a piece of `whole`: in memory, not merely equal to one.
 pub fn assert_within(whole: &[u8], part: &[u8]) {
     let (whole, part) = (whole.as_ptr_range(), part.as_ptr_range());
