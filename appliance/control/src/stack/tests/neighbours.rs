@@ -258,7 +258,7 @@ fn a_fixed_neighbour_is_never_asked_for_and_never_moves() {
     assert_eq!(changes(&mut stack), [(ROUTER.into(), Some(ROUTER_MAC))]);
     stack.handle_frame(NOW, PORT, &arp_reply(STRANGER_MAC, ROUTER, OWN));
     let sent = pass(&mut stack, NOW, Duration::from_secs(600));
-    assert_eq!(questions_for(&sent, ROUTER), []);
+    assert_eq!(questions_for(&sent, ROUTER), [0_u64; 0]);
     assert_eq!(stack.resolve(NOW, PORT, ROUTER.into()), Resolution::Known(ROUTER_MAC));
     drain(&mut stack);
     stack.send_datagram(NOW, socket(DVIPA, 500), socket(CLIENT, 500), b"request");
