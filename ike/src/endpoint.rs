@@ -13,7 +13,7 @@ use ipsec::time::Instant;
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
 
-use crate::config::EndpointConfig;
+use crate::config::{EndpointConfig, Identity};
 use crate::context::{Context, Effect};
 use crate::cookie::CookieJar;
 use crate::counters::Counters;
@@ -127,14 +127,11 @@ impl Endpoint {
         Some(result)
     }
 
-    /// Ends every other IKE SA between the same identities, without a word to the peer, who said that it has none
-    /// (RFC 7296 §2.4). Those of any other identity are not touched.
-    fn forget_others(&mut self, keep: &IkeSa) {
-        let others = self.established.between(&keep.lineage.local_id, &keep.lineage.remote_id);
-        for spi in others {
-            if spi != keep.local_spi() {
-                self.with_sa(spi, |sa, _| sa.finish(DownReason::InitialContact));
-            }
+    /// Ends every IKE SA between these identities, without a word to the peer, who has just proven who it is and said
+    /// that it has none (RFC 7296 §2.4). Those of any other identity are not touched.
+    fn forget_all(&mut self, ours: &Identity, theirs: &Identity) {
+        for spi in self.established.between(ours, theirs) {
+            self.with_sa(spi, |sa, _| sa.finish(DownReason::InitialContact));
         }
     }
 

@@ -31,6 +31,8 @@ pub mod event;
 mod exchange;
 mod fragment;
 mod half_open;
+#[cfg(test)]
+mod hostile;
 mod initiator;
 mod kept;
 pub mod message;

@@ -101,14 +101,16 @@ impl Endpoint {
             return self.cx.drop(DropReason::SaTableFull);
         }
         let Some(half_open) = self.half_open.remove(spi) else { return };
-        match auth::respond(&mut self.cx, half_open, &opened, header, datagram) {
-            auth::Outcome::Established { sa, initial_contact } => {
-                if initial_contact {
-                    self.forget_others(&sa);
+        match auth::verify(&self.cx, &half_open, &opened, datagram) {
+            Ok(proven) => {
+                if proven.is_initial_contact() {
+                    let (ours, theirs) = proven.identities();
+                    self.forget_all(ours, theirs);
                 }
+                let sa = auth::accept(&mut self.cx, half_open, proven, &opened, header, datagram);
                 self.put_back(sa);
             }
-            auth::Outcome::Failed => {}
+            Err(refusal) => auth::refuse(&mut self.cx, half_open, &refusal, &opened, header, datagram),
         }
     }
 

@@ -95,53 +95,75 @@ pub(crate) struct Claim {
     pub(crate) remote_id: Identity,
 }
 
-/// What came of an IKE_AUTH request that passed its integrity check.
-pub(crate) enum Outcome {
-    /// The peer is known; the IKE SA stands, with a child or without.
-    Established {
-        sa: Box<IkeSa>,
-        /// The peer says that it has no other IKE SA with us.
-        initial_contact: bool,
-    },
-    /// It is not. The response says so, and the half-open IKE SA is gone.
-    Failed,
+/// An IKE_AUTH request whose sender is known.
+pub(crate) struct Proven<'a> {
+    body: Body<'a>,
+    who: Authenticated,
+    psk: Psk,
 }
 
-/// Answers an IKE_AUTH request.
-pub(crate) fn respond(
+impl Proven<'_> {
+    /// Whether the peer says that it has no other IKE SA with us.
+    pub(crate) fn is_initial_contact(&self) -> bool {
+        self.body.has(NotifyKind::INITIAL_CONTACT)
+    }
+
+    /// Ours, then the peer's.
+    pub(crate) fn identities(&self) -> (&Identity, &Identity) {
+        (&self.who.local_id, &self.who.remote_id)
+    }
+}
+
+/// Finds out who sent an IKE_AUTH request.
+pub(crate) fn verify<'a>(
+    cx: &Context,
+    half_open: &HalfOpen,
+    opened: &'a Opened,
+    datagram: &Datagram,
+) -> Result<Proven<'a>, Refusal> {
+    let body = opened.body()?;
+    let (who, psk) = authenticate(cx, half_open, &body, datagram)?;
+    Ok(Proven { body, who, psk })
+}
+
+/// Makes the IKE SA, with a child or without, and answers.
+pub(crate) fn accept(
     cx: &mut Context,
-    mut half_open: HalfOpen,
+    half_open: HalfOpen,
+    proven: Proven<'_>,
     opened: &Opened,
     header: &Header,
     datagram: &Datagram,
-) -> Outcome {
-    let body = opened.body();
-    let proven = body.as_ref().map_err(|fault| Refusal::Malformed(fault.clone()));
-    let proven = proven.and_then(|body| authenticate(cx, &half_open, body, datagram).map(|proven| (body, proven)));
-    match proven {
-        Ok((body, (proven, psk))) => {
-            let path = Path { local: datagram.local, remote: datagram.remote, nat: half_open.nat };
-            let lineage = proven.into_lineage(cx);
-            announce(cx, &lineage, &path, Role::Responder);
-            let mut chain = prove_ourselves(&half_open, &lineage, &psk);
-            let child = first_child(cx, &half_open, &lineage, &path, body, &mut chain);
-            let mut sa = establish(cx, half_open, lineage, path);
-            sa.children.extend(child);
-            sa.answer(cx, header, datagram, opened.digest(), &chain);
-            Outcome::Established { sa: Box::new(sa), initial_contact: body.has(NotifyKind::INITIAL_CONTACT) }
-        }
-        Err(refusal) => {
-            cx.report_refusal(datagram.remote, None, &refusal);
-            cx.counters.authentication_failed += 1;
-            let reply = header.reply(half_open.spis.responder);
-            if let Ok(response) = half_open.channel.seal(reply, &refusal.to_chain(), &cx.config.limits) {
-                cx.kept.keep(cx.now, opened.digest(), response.clone());
-                cx.transmit_all(datagram.local, datagram.remote, response);
-            }
-            cx.spis.free_ike(half_open.spis.responder);
-            Outcome::Failed
-        }
+) -> Box<IkeSa> {
+    let Proven { body, who, psk } = proven;
+    let path = Path { local: datagram.local, remote: datagram.remote, nat: half_open.nat };
+    let lineage = who.into_lineage(cx);
+    announce(cx, &lineage, &path, Role::Responder);
+    let mut chain = prove_ourselves(&half_open, &lineage, &psk);
+    let child = first_child(cx, &half_open, &lineage, &path, &body, &mut chain);
+    let mut sa = establish(cx, half_open, lineage, path);
+    sa.children.extend(child);
+    sa.answer(cx, header, datagram, opened.digest(), &chain);
+    Box::new(sa)
+}
+
+/// Tells the sender that it is not known. The half-open IKE SA is gone; the answer is kept.
+pub(crate) fn refuse(
+    cx: &mut Context,
+    mut half_open: HalfOpen,
+    refusal: &Refusal,
+    opened: &Opened,
+    header: &Header,
+    datagram: &Datagram,
+) {
+    cx.report_refusal(datagram.remote, None, refusal);
+    cx.counters.authentication_failed += 1;
+    let reply = header.reply(half_open.spis.responder);
+    if let Ok(response) = half_open.channel.seal(reply, &refusal.to_chain(), &cx.config.limits) {
+        cx.kept.keep(cx.now, opened.digest(), response.clone());
+        cx.transmit_all(datagram.local, datagram.remote, response);
     }
+    cx.spis.free_ike(half_open.spis.responder);
 }
 
 /// Finds the connection that the claimed identities fit, and verifies the claim.

@@ -14,10 +14,12 @@ use crate::crypto::keys::ChildKeys;
 use crate::error::Malformed;
 use crate::event::{Datagram, SendFrom};
 use crate::exchange::auth::{Authenticated, Claim, SignedOctets, announce};
-use crate::message::payload::{Auth, AuthMethod, Identification, Notify, NotifyKind, Payload, TrafficSelectors};
+use crate::message::payload::{
+    Auth, AuthMethod, Delete, Identification, Notify, NotifyKind, Payload, TrafficSelectors,
+};
 use crate::message::{Body, ExchangeType, Header, PayloadChain};
 use crate::proposal::{accept_esp, offer_esp};
-use crate::sa::{Birth, IkeSa, Lineage, Path};
+use crate::sa::{Birth, IkeSa, Lineage, Path, Task};
 use crate::window::{Incoming, Outgoing};
 
 impl Initiating {
@@ -104,7 +106,28 @@ impl Initiating {
         };
         match self.authenticate(cx, &body) {
             Ok(proven) => self.establish(cx, proven, &body, datagram),
-            Err(why) => self.fail(cx, why),
+            Err(why) => {
+                // The peer believes that the IKE SA stands; it is told better, once (RFC 7296 §2.21.2).
+                self.renounce(cx);
+                self.fail(cx, why)
+            }
+        }
+    }
+
+    fn renounce(&mut self, cx: &mut Context) {
+        let Phase::Auth(sent) = &mut self.phase else { return };
+        let header = Header {
+            spis: sent.spis,
+            next_payload: 0,
+            exchange: ExchangeType::Informational,
+            from_initiator: true,
+            is_response: false,
+            message_id: 2,
+        };
+        let failed = Notify::new(NotifyKind::AUTHENTICATION_FAILED, &[]);
+        let chain = PayloadChain::new().with(&Payload::Notify(failed)).with(&Payload::Delete(Delete::IKE_SA));
+        if let Ok(message) = sent.channel.seal(header, &chain, &cx.config.limits) {
+            cx.transmit_all(self.local, self.remote, message);
         }
     }
 
@@ -138,6 +161,7 @@ impl Initiating {
         let lineage: Arc<Lineage> = proven.into_lineage(cx);
         announce(cx, &lineage, &path, Role::Initiator);
         let settings = connection.child(&child);
+        let is_made_there = body.sa.is_some();
         let made = settings.map(|settings| take_child(cx, settings, &sent, &lineage, &path, body));
         let first = match made {
             Some(Ok(child)) => Some(child),
@@ -148,7 +172,7 @@ impl Initiating {
                 None
             }
         };
-        let AuthSent { spis, suite, keys, channel, .. } = *sent;
+        let AuthSent { spis, suite, keys, channel, inbound, .. } = *sent;
         let birth = Birth {
             spis,
             role: Role::Initiator,
@@ -162,6 +186,9 @@ impl Initiating {
         };
         debug_assert_eq!(spis.initiator, spi);
         let mut sa = IkeSa::new(cx, birth);
+        if first.is_none() && is_made_there {
+            sa.queue(Task::ReportGone(inbound));
+        }
         sa.children.extend(first);
         Progress::Established(Box::new(sa))
     }

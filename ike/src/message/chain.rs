@@ -36,6 +36,34 @@ impl PayloadChain {
         self
     }
 
+    /// Marks the last payload critical, as no honest peer marks any that RFC 7296 knows.
+    #[cfg(test)]
+    pub(crate) fn made_critical(mut self) -> PayloadChain {
+        if let Some(at) = self.last_at {
+            self.bytes[at + 1] |= 0x80;
+        }
+        self
+    }
+
+    /// Its octets changed by hand.
+    #[cfg(test)]
+    pub(crate) fn changed(mut self, change: impl FnOnce(&mut [u8])) -> PayloadChain {
+        change(&mut self.bytes);
+        self
+    }
+
+    /// This chain and then another.
+    #[cfg(test)]
+    pub(crate) fn followed_by(mut self, other: &PayloadChain) -> PayloadChain {
+        match self.last_at {
+            None => self.first = other.first,
+            Some(at) => self.bytes[at] = other.first,
+        }
+        self.last_at = other.last_at.map(|at| at + self.bytes.len());
+        self.bytes.extend_from_slice(&other.bytes);
+        self
+    }
+
     fn begin(&mut self, number: u8) -> usize {
         match self.last_at {
             None => self.first = number,

@@ -1,0 +1,13 @@
+//! What attackers and broken peers send, said under the keys that only a peer has.
+//!
+//! Tests are named after the numbers of the project's list of hostile inputs. Those that need no keys, or two honest
+//! endpoints, stand beside the code they try and in `tests/`.
+
+mod auth;
+mod children;
+mod established;
+mod flood;
+mod framing;
+mod initiating;
+mod peer;
+mod random;
