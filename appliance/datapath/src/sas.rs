@@ -150,10 +150,14 @@ impl OutboundEntry {
         }
     }
 
+    /// An address of the other family is refused: the outer headers are of one family for the life of the SA.
     fn move_remote(&mut self, remote: SocketAddr) {
+        if remote.is_ipv4() != self.remote.is_ipv4() {
+            return;
+        }
         self.remote = remote.ip();
         if let Some(sealing) = &mut self.sealing {
-            // An address of the other family is refused, and the SA stays where it is.
+            // Refused for nothing but the family.
             let _ = sealing.move_remote(remote);
         }
     }

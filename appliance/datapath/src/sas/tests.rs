@@ -56,6 +56,19 @@ fn one_spi_of_two_peers_is_two_sas() {
 }
 
 #[test]
+fn a_peer_moves_within_its_address_family_only() {
+    let mut sas = OutboundSas::default();
+    sas.insert(entry(1, 300, &["10.7.0.1"]));
+    sas.insert(entry(2, 301, &["10.7.0.2"]));
+    let remotes = |sas: &mut OutboundSas| {
+        [(1, 300), (2, 301)].map(|(peer, number)| sas.get_mut(PeerId(peer), spi(number)).unwrap().remote.to_string())
+    };
+    sas.move_peer(PeerId(1), "192.0.2.50:1024".parse().unwrap());
+    sas.move_peer(PeerId(2), "[2001:db8::1]:4500".parse().unwrap());
+    assert_eq!(remotes(&mut sas), ["192.0.2.50", "198.51.100.2"]);
+}
+
+#[test]
 fn nothing_is_left_of_peers_that_have_gone() {
     let mut sas = OutboundSas::default();
     for round in 0..100 {
