@@ -45,6 +45,21 @@ fn a_tunnelled_packet_is_delivered_as_a_router_would() {
     });
 }
 
+/// RFC 7296 §2.23: a peer may change between the two forms, and must be understood in both.
+#[test]
+fn esp_is_taken_in_udp_or_bare_whatever_was_agreed() {
+    for udp_port in [None, Some(4500)] {
+        let mut bench = Bench::new(2);
+        let mut client = bench.connect(SaSpec { udp_port, ..SaSpec::default() });
+        let packet = client.seal(&client.flow(5_000).udp(b"either way"));
+        let esp = packet[client.esp_start()..].to_vec();
+        client.spec.udp_port = if udp_port.is_some() { None } else { Some(4500) };
+        bench.client_sends(0, &client.encapsulated(&esp));
+        bench.settle();
+        assert_eq!(bench.take_delivered().len(), 1);
+    }
+}
+
 #[test]
 fn the_owning_core_delivers_wherever_the_packet_arrived() {
     for cores in 2..=3 {

@@ -2,9 +2,11 @@
 
 use datapath::drops::DropReason;
 use datapath::mailbox::{Command, Event, PuntReason, Retired};
+use datapath::routes::NextHop;
 use ipsec::iv::{IvGenerator, SenderNumber};
 use ipsec::sa::PeerId;
 use ipsec::spd::Action;
+use wire::ethernet::MacAddress;
 use wire::tcp::Flags;
 use wire::{ethernet, ipv4};
 
@@ -154,7 +156,7 @@ fn policy_decides_what_no_connection_speaks_for() {
     let flow = |port| Flow { src: DVIPA, src_port: port, dst: [192, 0, 2, 99].into(), dst_port: 4_000 };
     let (bypassed, discarded, unnamed) = (flow(53).udp(b"clear"), flow(54).udp(b"secret"), flow(55).udp(b"secret"));
     bench.command_all(|| Command::Neighbour {
-        hop: datapath::routes::NextHop { port: NETWORK, address: [192, 0, 2, 99].into() },
+        hop: NextHop { port: NETWORK, address: [192, 0, 2, 99].into() },
         mac: Some(ROUTER_MAC),
     });
     for packet in [&bypassed, &discarded, &unnamed] {
@@ -224,13 +226,17 @@ fn answers_follow_a_peer_that_has_moved() {
     let mut client = bench.connect(SaSpec { udp_port: Some(4500), ..SaSpec::default() });
     let flow = client.flow(5_000);
     open(&mut bench, &mut client, flow);
-    client.spec.remote = [198, 51, 100, 200].into();
+    // Onto the link itself, so that the next hop is another one too.
+    let mac = MacAddress([2, 0, 0, 0, 0, 0xcc]);
+    client.spec.remote = [192, 0, 2, 50].into();
     client.spec.udp_port = Some(1_024);
+    bench.meet(NextHop { port: NETWORK, address: client.spec.remote.into() }, Some(mac));
     let remote = (client.spec.remote, 1_024).into();
     bench.command_all(|| Command::MovePeer { peer: PeerId(1), remote });
     bench.web_sends(0, &flow.answer().udp(b"found you"));
     bench.web_sends(1, &flow.answer().udp(b"found you"));
     bench.settle();
+    assert!(bench.sent.iter().all(|sent| sent.bytes[..6] == mac.octets()));
     assert_eq!(answers(&mut bench, &mut client).len(), 2);
 }
 
