@@ -13,6 +13,7 @@ use crate::channel::{OpenError, Wire};
 use crate::child::Child;
 use crate::config::{Connection, EndpointConfig, Secrets};
 use crate::counters::{Counters, DropReason};
+use crate::error::Refusal;
 use crate::event::{Datagram, Event};
 use crate::kept::KeptResponses;
 use crate::message::IkeSpi;
@@ -139,9 +140,16 @@ impl Context {
         }
     }
 
-    /// Counts a refusal, and reports it if not too many were reported lately.
-    pub(crate) fn report_refusal(&mut self, remote: SocketAddr, peer: Option<PeerId>, why: &impl ToString) {
+    /// Counts a refusal, and reports it unless it is routine.
+    pub(crate) fn report_refusal(&mut self, remote: SocketAddr, peer: Option<PeerId>, why: &Refusal) {
         self.counters.refused += 1;
+        if !why.is_routine() {
+            self.report(remote, peer, why);
+        }
+    }
+
+    /// Tells the operator what was wrong, if not too much was told lately.
+    pub(crate) fn report(&mut self, remote: SocketAddr, peer: Option<PeerId>, why: &impl ToString) {
         if self.reports.take(self.now) {
             self.events.push_back(Event::Refused { remote, peer, why: why.to_string() });
         }

@@ -81,6 +81,19 @@ impl Refusal {
         }
     }
 
+    /// Whether it belongs to the ordinary course of things, so that no operator needs to hear of it.
+    pub(crate) fn is_routine(&self) -> bool {
+        match self {
+            Refusal::InvalidKe { .. } | Refusal::TemporaryFailure(_) | Refusal::ChildSaNotFound { .. } => true,
+            Refusal::Malformed(_)
+            | Refusal::NoProposalChosen(_)
+            | Refusal::AuthenticationFailed(_)
+            | Refusal::TsUnacceptable(_)
+            | Refusal::NoAdditionalSas { .. }
+            | Refusal::UnexpectedExchange(_) => false,
+        }
+    }
+
     /// What the peer is told.
     pub(crate) fn kind(&self) -> NotifyKind {
         match self {

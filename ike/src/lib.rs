@@ -14,6 +14,41 @@
 //!
 //! **What it never does.** It reads no clock, opens no socket, starts no thread and logs nothing.
 //!
+//! # The order of calls
+//!
+//! ```
+//! use ike::config::{EndpointConfig, Psk, Secrets};
+//! use ike::{Datagram, Endpoint};
+//! use ipsec::time::Instant;
+//!
+//! # fn socket() -> Option<Datagram> { None }
+//! # fn random() -> [u8; 32] { [7; 32] }
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let mut endpoint = Endpoint::new(EndpointConfig::default(), random());
+//! let mut secrets = Secrets::default();
+//! secrets.add(vec!["client.example.com".parse()?], Psk::new(b"swordfish".to_vec())?);
+//! endpoint.set_connections(Vec::new(), secrets);
+//!
+//! let now = Instant::from_secs(1);
+//! // In a loop: whatever arrived, and whatever is due ...
+//! while let Some(datagram) = socket() {
+//!     endpoint.handle_datagram(now, &datagram);
+//! }
+//! if endpoint.poll_timeout().is_some_and(|due| due <= now) {
+//!     endpoint.handle_timeout(now);
+//! }
+//! // ... then first what happened, so that an SA stands before the peer hears that it may use it ...
+//! while let Some(event) = endpoint.poll_event() {
+//!     println!("{event:?}");
+//! }
+//! // ... and then what is to be sent.
+//! while let Some(datagram) = endpoint.poll_transmit() {
+//!     println!("to {}, marker {}", datagram.remote, datagram.needs_marker());
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! One file for each exchange stands in `exchange/`; our own side of IKE_SA_INIT and IKE_AUTH in `initiator/`.
 #![forbid(unsafe_code)]
 

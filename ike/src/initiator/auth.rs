@@ -168,7 +168,7 @@ impl Initiating {
             None | Some(Err(_)) => {
                 let why = made.and_then(Result::err).unwrap_or_else(|| "no child of that name".into());
                 cx.spis.free_esp(sent.inbound);
-                cx.report_refusal(path.remote, Some(lineage.peer), &why);
+                cx.report(path.remote, Some(lineage.peer), &why);
                 None
             }
         };
