@@ -196,3 +196,29 @@ pub fn send<Q: PortQueue>(port: &mut CorePort<Q>, mut packet: Q::Buffer, to: Mac
     header.emit(&mut ethernet::Packet::new_unchecked(packet.bytes_mut()));
     port.push(packet, ledger, drops);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use core::net::Ipv4Addr;
+
+    fn hop(number: u32) -> NextHop {
+        NextHop { port: PortId(0), address: Ipv4Addr::from_bits(0x0a00_0000 + number).into() }
+    }
+
+    #[test]
+    fn a_full_neighbour_table_refuses_newcomers_and_goes_on_learning_of_those_it_knows() {
+        let connected = [("10.0.0.0/8".parse().unwrap(), PortId(0))];
+        let mut forwarding = Forwarding::new(Arc::new(RouteTable::new(&connected, &[]).unwrap()));
+        for number in 0..NEIGHBOURS as u32 + 1 {
+            forwarding.set_neighbour(hop(number), Some(Mac([2; 6])));
+        }
+        let newcomer = hop(NEIGHBOURS as u32);
+        assert_eq!(forwarding.way(newcomer.address), Err((DropReason::NeighbourUnresolved, Some(newcomer))));
+        forwarding.set_neighbour(hop(5), Some(Mac([4; 6])));
+        assert_eq!(forwarding.way(hop(5).address), Ok((PortId(0), Mac([4; 6]))));
+        forwarding.set_neighbour(hop(6), None);
+        forwarding.set_neighbour(newcomer, Some(Mac([6; 6])));
+        assert_eq!(forwarding.way(newcomer.address), Ok((PortId(0), Mac([6; 6]))));
+    }
+}

@@ -224,8 +224,11 @@ fn two_peers_with_one_inner_address_and_port_are_two_connections() {
 
         // The answer goes to the one that spoke last, under that one's key; the other cannot read it.
         web_says(&mut bench, &flow.answer().tcp(SYN_ACK, b""));
-        let sent = bench.take_sent();
-        assert!(second.open(&sent[0].bytes).is_ok());
+        assert!(second.open(&bench.take_sent()[0].bytes).is_ok());
+        bench.advance(Duration::from_millis(1));
+        client_says(&mut bench, &mut first, &flow.tcp(Flags::ACK, b""));
+        web_says(&mut bench, &flow.answer().tcp(SYN_ACK, b""));
+        assert!(first.open(&bench.take_sent()[0].bytes).is_ok());
         // What ends one connection leaves the other as it is.
         bench.advance(Duration::from_millis(1));
         client_says(&mut bench, &mut first, &flow.tcp(Flags::RST, b""));
