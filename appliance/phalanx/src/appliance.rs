@@ -24,6 +24,7 @@ use ike::config::EndpointConfig;
 use ipsec::engine::{self, EngineChoice, Selection};
 use ipsec::iv::IvGenerator;
 use ipsec::sad::SadSeed;
+use ipsec::time::Instant;
 use tracing::{info, warn};
 use wire::ethernet::MacAddress;
 use wire::flow::FlowSeed;
@@ -36,6 +37,8 @@ use crate::launch::{self, RunningCore};
 
 /// How long packets that are under way get to leave, once IKE has said its goodbyes.
 const DRAIN: Duration = Duration::from_millis(100);
+/// How often the ports' links are looked at.
+const LINK_PERIOD: Duration = Duration::from_millis(500);
 /// How long the control core sleeps when nothing is to be done.
 const LONGEST_NAP: Duration = Duration::from_millis(1);
 
@@ -81,6 +84,9 @@ pub struct Appliance {
     memory: Mempool,
     placement: config::Cores,
     clock: Clock,
+    /// Whether each port's link was up when it was last looked at, and when that is done again.
+    links: Vec<bool>,
+    links_due: Instant,
     cores: Vec<RunningCore>,
     stop: Arc<AtomicBool>,
 }
@@ -135,8 +141,10 @@ impl Appliance {
         });
         config.static_sas.into_iter().for_each(|sa| control.install_static(sa.inbound, sa.outbound));
         info!(%engine, cores, dpdk = eal.version(), "running");
-        let ports = config.ports.into_iter().zip(open_ports).collect();
-        Ok(Appliance { control, ports, memory, placement: config.cores, clock, cores: running, stop })
+        let ports: Vec<_> = config.ports.into_iter().zip(open_ports).collect();
+        let links = ports.iter().map(|(_, port)| is_up(port)).collect();
+        let links_due = clock.now();
+        Ok(Appliance { control, ports, memory, placement: config.cores, clock, links, links_due, cores: running, stop })
     }
 
     /// Answers what operators have asked.
@@ -155,6 +163,10 @@ impl Appliance {
     /// [`ApplianceError::CoreDied`].
     pub fn turn(&mut self) -> Result<(), ApplianceError> {
         let now = self.clock.now();
+        if now >= self.links_due {
+            self.links_due = now + LINK_PERIOD;
+            self.watch_links(now);
+        }
         if !self.control.poll(now) {
             let until_due = self.control.poll_timeout().map_or(LONGEST_NAP, |due| due.saturating_since(now));
             std::thread::sleep(until_due.min(LONGEST_NAP));
@@ -162,6 +174,20 @@ impl Appliance {
         match self.cores.iter().position(RunningCore::is_finished) {
             Some(dead) => Err(ApplianceError::CoreDied(dead)),
             None => Ok(()),
+        }
+    }
+
+    fn watch_links(&mut self, now: Instant) {
+        for (number, ((config, port), was_up)) in self.ports.iter().zip(&mut self.links).enumerate() {
+            match (*was_up, is_up(port)) {
+                (true, false) => warn!(port = %config.name, "link down"),
+                (false, true) => {
+                    info!(port = %config.name, "link up");
+                    self.control.link_came_up(now, PortId(number as u16));
+                }
+                (true, true) | (false, false) => continue,
+            }
+            *was_up = !*was_up;
         }
     }
 
@@ -189,15 +215,18 @@ fn outbound_sequences(config: &Config) -> BTreeMap<IpAddr, String> {
     config.dvipas.iter().map(|dvipa| (dvipa.address, dvipa.outbound_sequence.to_string())).collect()
 }
 
+fn is_up(port: &dpdk::Port) -> bool {
+    port.link().is_ok_and(|link| link.up)
+}
+
 /// A port as operators see it. A device that does not answer shows zeros and a link that is down.
 fn port_row(config: &config::Port, port: &dpdk::Port, memory: Mempool) -> PortRow {
     let stats = port.stats().unwrap_or_default();
-    let is_up = port.link().is_ok_and(|link| link.up);
     PortRow {
         name: config.name.to_string(),
         role: config.role.to_string(),
         device: config.device.clone(),
-        link: if is_up { "up" } else { "down" }.to_owned(),
+        link: if is_up(port) { "up" } else { "down" }.to_owned(),
         mac: MacAddress(port.mac().unwrap_or_default()).to_string(),
         numa: port.info().numa_node,
         mtu: config.mtu_bytes,

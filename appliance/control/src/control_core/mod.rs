@@ -22,7 +22,7 @@ use std::collections::BTreeMap;
 
 use datapath::buffer::PacketBuffer;
 use datapath::mailbox::{Command, Event, PuntReason, Retired, SaName};
-use datapath::routes::NextHop;
+use datapath::routes::{NextHop, PortId};
 use ike::Endpoint;
 use ike::event::{ChildUp, SendFrom};
 use ipsec::engine::Engine;
@@ -147,6 +147,11 @@ impl<B: PacketBuffer> ControlCore<B> {
         self.ike.initiate_shutdown(now);
     }
 
+    /// A port's link has come back: whoever is behind it learns anew where our addresses are.
+    pub fn link_came_up(&mut self, now: Instant, port: PortId) {
+        self.stack.announce_port(now, port);
+    }
+
     /// Whether IKE has nothing left to say.
     #[must_use]
     pub fn is_idle(&self) -> bool {
@@ -251,9 +256,24 @@ impl<B: PacketBuffer> ControlCore<B> {
                     listing.add(core, page, next, &mut self.cores);
                 }
             }
-            Event::Retired(Retired::Inbound(entry)) => self.registry.retired_inbound(&entry),
-            Event::Retired(Retired::Outbound(entry)) => self.registry.retired_outbound(&entry),
+            Event::Retired(Retired::Inbound(entry)) => {
+                let is_refused = self.registry.retired_inbound(&entry);
+                self.end_if_refused(now, core, is_refused, entry.name());
+            }
+            Event::Retired(Retired::Outbound(entry)) => {
+                let is_refused = self.registry.retired_outbound(&entry);
+                self.end_if_refused(now, core, is_refused, entry.name());
+            }
             Event::Retired(Retired::Routes(_) | Retired::Policy(_) | Retired::Ivs(_)) => {}
+        }
+    }
+
+    /// An SA that one core cannot hold would lose every packet of the connections which that core owns: it ends.
+    fn end_if_refused(&mut self, now: Instant, core: usize, is_refused: bool, sa: SaName) {
+        let Some(inbound) = self.registry.inbound_spi_of(sa).filter(|_| is_refused) else { return };
+        warn!(core, dvipa = %sa.dvipa, spi = %sa.spi, "the core has no room for this SA, deleting it");
+        if let Err(error) = self.ike.delete_child(now, inbound) {
+            debug!(%error, "no IKE stands behind it");
         }
     }
 

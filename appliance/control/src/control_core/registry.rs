@@ -227,22 +227,25 @@ impl Registry {
         }
     }
 
-    /// A core has given an inbound instance back.
-    pub(super) fn retired_inbound(&mut self, entry: &InboundEntry) {
-        self.released(entry.name(), |registered| registered.inbound.as_mut().map(|half| &mut half.held_by));
+    /// A core has given an inbound instance back. `true` if nobody asked for it: the core had no room.
+    pub(super) fn retired_inbound(&mut self, entry: &InboundEntry) -> bool {
+        self.released(entry.name(), |registered| registered.inbound.as_mut().map(|half| &mut half.held_by))
     }
 
-    /// A core has given an outbound entry back.
-    pub(super) fn retired_outbound(&mut self, entry: &OutboundEntry) {
-        self.released(entry.name(), |registered| registered.outbound.as_mut().map(|half| &mut half.held_by));
+    /// A core has given an outbound entry back. `true` if nobody asked for it.
+    pub(super) fn retired_outbound(&mut self, entry: &OutboundEntry) -> bool {
+        self.released(entry.name(), |registered| registered.outbound.as_mut().map(|half| &mut half.held_by))
     }
 
-    fn released(&mut self, name: SaName, held_by: impl Fn(&mut Registered) -> Option<&mut usize>) {
-        let Some(id) = self.find(name) else { return };
-        if let Some(cores) = self.sas.get_mut(&id).and_then(held_by) {
+    fn released(&mut self, name: SaName, held_by: impl Fn(&mut Registered) -> Option<&mut usize>) -> bool {
+        let Some(id) = self.find(name) else { return false };
+        let Some(registered) = self.sas.get_mut(&id) else { return false };
+        let is_unasked = registered.closing.is_none();
+        if let Some(cores) = held_by(registered) {
             *cores = cores.saturating_sub(1);
         }
         self.forget_if_free(id);
+        is_unasked
     }
 
     /// Once no core holds a removed SA its counters are final: they are logged, and it is forgotten.
