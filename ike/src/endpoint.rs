@@ -109,7 +109,7 @@ impl Endpoint {
             match effect {
                 Effect::Install(sa) => self.put_back(sa),
                 Effect::Inherit { to, estate } => {
-                    // A rival that ends is taken out of the IKE SA that it was to inherit from, so it is there.
+                    // It is there: a contender that ends is struck out in the IKE SA that it contends with.
                     self.with_sa(to, |sa, cx| sa.inherit(cx, estate));
                 }
                 Effect::Demote(spi) => {

@@ -205,6 +205,7 @@ impl IkeSa {
         estate.tasks.into_iter().for_each(|task| self.queue(task));
         self.standing = Standing::Current;
         self.is_alive(cx);
+        self.keepalive_at = self.path.nat.ours.then(|| cx.now + cx.config.timing.nat_keepalive);
         self.expires_at = self.lineage.connection.over_time.map(|span| self.born + span);
         cx.counters.ike_rekeyed += 1;
         cx.events.push_back(Event::IkeRekeyed { peer: self.lineage.peer });
@@ -216,6 +217,7 @@ impl IkeSa {
         self.standing = standing;
         self.rekey_at = None;
         self.probe_at = None;
+        self.keepalive_at = None;
         self.expires_at = Some(cx.now + cx.config.timing.replaced_child);
     }
 
