@@ -22,7 +22,7 @@ const HEAD_BLOCKS: usize = 5;
 pub const PEEK_LEN_MAX: usize = HEAD_BLOCKS * BLOCK_LEN;
 
 /// GCM's counter block 1 makes the ICV; the payload begins with 2 (NIST SP 800-38D §7.1, 96-bit IV).
-const FIRST_PAYLOAD_COUNTER: u32 = 2;
+const FIRST_PAYLOAD_COUNTER: u128 = 2;
 
 /// What a peek saw. Every accessor says `unauthenticated`, since anyone may have sent it.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -90,29 +90,39 @@ impl PeekKey {
         }
         let ciphertext = &packet[BEFORE_PAYLOAD_LEN..packet.len() - ICV_LEN];
         let last = ciphertext.len() - 1;
-        let mut counter = [0; BLOCK_LEN];
-        counter[..4].copy_from_slice(&self.salt);
-        counter[4..12].copy_from_slice(&packet[HEADER_LEN..BEFORE_PAYLOAD_LEN]);
+        let mut first = [0; BLOCK_LEN];
+        first[..4].copy_from_slice(&self.salt);
+        first[4..12].copy_from_slice(&packet[HEADER_LEN..BEFORE_PAYLOAD_LEN]);
+        let first = u128::from_be_bytes(first) + FIRST_PAYLOAD_COUNTER;
 
-        // One batch, so that the cipher works on all blocks side by side.
-        let mut keystream = [Block::from(counter); HEAD_BLOCKS + 1];
-        for (at, block) in keystream.iter_mut().enumerate() {
-            let index = if at < HEAD_BLOCKS { at } else { last / BLOCK_LEN };
-            block[12..].copy_from_slice(&(FIRST_PAYLOAD_COUNTER + index as u32).to_be_bytes());
+        // One batch, so that the cipher works on all blocks side by side: the head, then the block of Next Header.
+        let mut keystream = [Block::default(); HEAD_BLOCKS + 1];
+        for (at, block) in (0..).zip(&mut keystream[..HEAD_BLOCKS]) {
+            *block = Block::from((first + at).to_be_bytes());
         }
+        keystream[HEAD_BLOCKS] = Block::from((first + (last / BLOCK_LEN) as u128).to_be_bytes());
         match &self.aes {
             Aes::Aes128(aes) => aes.encrypt_blocks(&mut keystream),
             Aes::Aes256(aes) => aes.encrypt_blocks(&mut keystream),
         }
 
         let head_len = ciphertext.len().min(PEEK_LEN_MAX);
-        let mut head = [0; PEEK_LEN_MAX];
-        head[..head_len].copy_from_slice(&ciphertext[..head_len]);
-        for (bytes, block) in head.chunks_exact_mut(BLOCK_LEN).zip(&keystream) {
-            bytes.iter_mut().zip(block).for_each(|(byte, key)| *byte ^= key);
+        let mut head = match ciphertext.first_chunk() {
+            Some(whole) => *whole,
+            None => padded(ciphertext),
+        };
+        for (bytes, key) in head.as_chunks_mut().0.iter_mut().zip(&keystream) {
+            *bytes = (u128::from_ne_bytes(*bytes) ^ u128::from_ne_bytes(key.0)).to_ne_bytes();
         }
-        head[head_len..].fill(0);
         let next_header = ciphertext[last] ^ keystream[HEAD_BLOCKS][last % BLOCK_LEN];
         Some(Peeked { head, head_len: head_len as u8, next_header })
     }
+}
+
+/// A short ciphertext in a buffer of full length. What lies behind it turns into keystream, which nobody is shown.
+#[cold]
+fn padded(ciphertext: &[u8]) -> [u8; PEEK_LEN_MAX] {
+    let mut head = [0; PEEK_LEN_MAX];
+    head.iter_mut().zip(ciphertext).for_each(|(to, from)| *to = *from);
+    head
 }

@@ -20,7 +20,7 @@ impl SadSeed {
         Self(words)
     }
 
-    /// Three multiplications of 64 by 64 bits, each folded, each with its own secret words.
+    /// Two multiplications of 64 by 64 bits, both folded, each with its own secret words.
     ///
     /// What is *in* the table was chosen by us (SPIs are our own random numbers, addresses our own), so a stranger who
     /// sends packets can look up what he likes but can fill no bucket; that is why this need not be SipHash.
@@ -32,8 +32,7 @@ impl SadSeed {
             IpAddr::V6(address) => ((address.to_bits() >> 64) as u64, address.to_bits() as u64),
         };
         let mixed = folded(low ^ k0, high ^ k1);
-        let mixed = folded(mixed ^ u64::from(spi.get()) ^ k2, k3 | 1);
-        folded(mixed ^ k1, k2 | 1)
+        folded(mixed ^ u64::from(spi.get()) ^ k2, k3 | 1)
     }
 }
 

@@ -60,6 +60,13 @@ const _: () = assert!(size_of::<Bucket>() == 64);
 
 impl Bucket {
     const EMPTY: Self = Self { tags: [0; SLOTS], places: [NOWHERE; SLOTS], passed_by: 0 };
+
+    /// One bit for each slot with this tag. All slots are compared, without a branch: where a loop would leave early
+    /// nobody can predict.
+    #[inline]
+    fn matching(&self, tag: u16) -> u32 {
+        self.tags.iter().zip(0..).fold(0, |mask, (found, slot)| mask | u32::from(*found == tag) << slot)
+    }
 }
 
 enum Slot<T> {
@@ -289,8 +296,8 @@ impl<T> Sad<T> {
     #[inline]
     fn first_candidate(&self, hashed: Hashed) -> Option<Place> {
         let bucket = &self.buckets[hashed.bucket];
-        let slot = bucket.tags.iter().position(|tag| *tag == hashed.tag)?;
-        Some(Place(bucket.places[slot]))
+        let slot = bucket.matching(hashed.tag).trailing_zeros() as usize;
+        bucket.places.get(slot).copied().map(Place)
     }
 
     #[inline]
@@ -307,10 +314,13 @@ impl<T> Sad<T> {
         let mut at = hashed.bucket;
         for _ in 0..self.buckets.len() {
             let bucket = &self.buckets[at];
-            for (slot, tag) in bucket.tags.iter().enumerate() {
-                if *tag == hashed.tag && self.is_at(Place(bucket.places[slot]), dvipa, spi) {
+            let mut matching = bucket.matching(hashed.tag);
+            while matching != 0 {
+                let slot = matching.trailing_zeros() as usize;
+                if self.is_at(Place(bucket.places[slot]), dvipa, spi) {
                     return Some((at, slot));
                 }
+                matching &= matching - 1;
             }
             if bucket.passed_by == 0 {
                 return None;
