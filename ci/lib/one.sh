@@ -32,10 +32,20 @@ one_run() {
     if [[ -n $one_failed ]]; then exit 1; fi
 }
 
-# one_lock — the namespaces' names are fixed, so one run at a time; one that was kept makes room.
-one_lock() {
+# lock_take — the namespaces' names are fixed, so one run at a time. Whoever holds the lock over several runs sets
+# PHALANX_LOCKED for them.
+lock_take() {
+    [[ -z ${PHALANX_LOCKED:-} ]] || return 0
     exec {demo_lock}>/run/phalanx-demo.lock
-    flock -n "$demo_lock" || die "another demo is running on this machine"
+    if ! flock -n "$demo_lock"; then
+        note "another demo is running on this machine; waiting for its end"
+        flock -w 1200 "$demo_lock" || die "the other demo does not end"
+    fi
+}
+
+# one_lock — the machine is ours; a demo that was kept makes room.
+one_lock() {
+    lock_take
     if [[ -n $(nodes_standing) ]]; then
         note "a demo that was kept still stands; taking it down"
         nodes_down
@@ -130,7 +140,7 @@ one_download() {
     local name=$1 dir out curl_pid size rate
     dir=$(node_dir "$name")
     out=$dir/download
-    node_exec "$name" curl -s --max-time 180 -o /node/download -w '%{speed_download}' "http://$dvipa/$one_path" \
+    node_exec "$name" curl -s --max-time 900 --speed-limit 1000 --speed-time 60 -o /node/download -w '%{speed_download}' "http://$dvipa/$one_path" \
         >"$dir/curl.out" 2>"$dir/curl.err" {demo_lock}>&- &
     curl_pid=$!
     local last=0
