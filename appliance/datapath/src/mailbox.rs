@@ -115,7 +115,7 @@ pub enum Event {
 
 /// How an SA is named between cores. The peer belongs to the name: of outbound SAs the SPI is the peer's choice, and
 /// two peers may choose the same.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SaName {
     /// Whose SA.
     pub peer: PeerId,

@@ -24,7 +24,7 @@ use datapath::buffer::PacketBuffer;
 use datapath::mailbox::{Command, Event, PuntReason, Retired, SaName};
 use datapath::routes::{NextHop, PortId};
 use ike::Endpoint;
-use ike::event::{ChildUp, SendFrom};
+use ike::event::{ChildUp, DownReason, SendFrom};
 use ipsec::engine::Engine;
 use ipsec::iv::IvGenerator;
 use ipsec::sa::{Direction, SaParameters};
@@ -47,6 +47,10 @@ const PER_CORE_AND_POLL: usize = 256;
 
 /// How long IKE messages wait for data cores to take up an SA. A core that is slower has stopped.
 const INSTALL_PATIENCE: Duration = Duration::from_millis(200);
+
+/// How long an SA that was replaced, or that the peer has let go of, is still listened on. Its last packets may stand in
+/// a queue while the message that ends it overtakes them; its replay window stays with it.
+const LINGER: Duration = Duration::from_secs(1);
 
 /// Makes a frame of the packet path from bytes; `None` while the mempool is empty.
 pub type FrameSource<B> = Box<dyn FnMut(&[u8]) -> Option<B> + Send>;
@@ -126,7 +130,8 @@ impl<B: PacketBuffer> ControlCore<B> {
     /// When [`ControlCore::poll`] has something to do even if no data core says anything.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        [self.stack.poll_timeout(), self.ike.poll_timeout(), self.barrier].into_iter().flatten().min()
+        let timeouts = [self.stack.poll_timeout(), self.ike.poll_timeout(), self.registry.poll_timeout(), self.barrier];
+        timeouts.into_iter().flatten().min()
     }
 
     /// Installs a lab SA that no IKE stands behind.
@@ -298,6 +303,7 @@ impl<B: PacketBuffer> ControlCore<B> {
         if ike {
             self.ike.handle_timeout(now);
         }
+        self.registry.end_lingering(now, &mut self.cores);
         stack || ike
     }
 
@@ -330,7 +336,8 @@ impl<B: PacketBuffer> ControlCore<B> {
             ike::Event::ChildUp(up) => self.child_up(now, *up),
             ike::Event::ChildDown { peer, dvipa, inbound, outbound: _, reason } => {
                 let name = SaName { peer, dvipa, direction: Direction::Inbound, spi: inbound };
-                self.registry.remove(name, reason.words(), &mut self.cores);
+                let until = now + lingering(reason);
+                self.registry.remove(name, reason.words(), until, &mut self.cores);
             }
             ike::Event::AddressMoved { peer, remote, children: _ } => {
                 info!(%peer, %remote, "the peer's address has changed");
@@ -417,5 +424,19 @@ impl<B: PacketBuffer> ControlCore<B> {
             self.frames_lost += u64::from(!sent);
         }
         busy
+    }
+}
+
+/// How much longer the inbound half of an SA lives that is gone for `reason`.
+fn lingering(reason: DownReason) -> Duration {
+    match reason {
+        DownReason::Replaced | DownReason::Redundant | DownReason::PeerDeleted => LINGER,
+        DownReason::PeerDead
+        | DownReason::Expired
+        | DownReason::Deleted
+        | DownReason::InitialContact
+        | DownReason::PeerForgot
+        | DownReason::ProtocolError
+        | DownReason::Shutdown => Duration::ZERO,
     }
 }

@@ -1,7 +1,7 @@
 //! Every SA that the data cores hold, as the control core knows it: for installing, for removing, for reports.
 
 use core::net::IpAddr;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use datapath::mailbox::{Command, SaName};
@@ -13,6 +13,7 @@ use ipsec::inbound::InboundShared;
 use ipsec::iv::SenderNumber;
 use ipsec::outbound::{OutboundSa, OutboundShared, OuterPolicy};
 use ipsec::sa::{BadSa, PeerId, SaParameters};
+use ipsec::time::Instant;
 use tracing::info;
 
 use super::cores::Cores;
@@ -91,6 +92,8 @@ pub(super) struct Registry {
     by_name: HashMap<SaName, u64>,
     /// Which SA is sent on once this one is gone.
     successors: HashMap<SaName, u64>,
+    /// Inbound halves that are still listened on, and until when.
+    lingering: BTreeSet<(Instant, SaName)>,
     last_id: u64,
     /// What all SAs that ever lived have carried, by child.
     pub(super) totals: SaLedger,
@@ -105,6 +108,7 @@ impl Registry {
             sas: BTreeMap::new(),
             by_name: HashMap::new(),
             successors: HashMap::new(),
+            lingering: BTreeSet::new(),
             last_id: 0,
             totals: SaLedger::default(),
         }
@@ -213,17 +217,33 @@ impl Registry {
         self.successors.insert(replaced, id);
     }
 
-    /// Takes both halves back from all cores. What waited for this SA's end is sent on from now on.
-    pub(super) fn remove<B>(&mut self, inbound: SaName, why: &'static str, cores: &mut Cores<B>) {
+    /// Takes an SA back from all cores: its outbound half now, its inbound half at `until`, since what the peer sent
+    /// before it let go of the SA may still be on its way. What waited for this SA's end is sent on from now on.
+    pub(super) fn remove<B>(&mut self, inbound: SaName, why: &'static str, until: Instant, cores: &mut Cores<B>) {
         let Some(registered) = self.find(inbound).and_then(|id| self.sas.get_mut(&id)) else { return };
-        registered.closing = Some(why);
+        if registered.closing.replace(why).is_some() {
+            return;
+        }
         if let Some(half) = registered.outbound.as_ref().filter(|_| registered.sending) {
             let SaParameters { peer, spi, .. } = *half.shared.parameters();
             cores.tell_all(|| Command::RemoveOutbound { peer, spi });
         }
-        cores.tell_all(|| Command::RemoveInbound { dvipa: inbound.dvipa, spi: inbound.spi });
+        self.lingering.insert((until, inbound));
         if let Some(successor) = self.successors.remove(&inbound) {
             self.install_outbound(successor, cores);
+        }
+    }
+
+    /// When [`Registry::end_lingering`] has something to do.
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        self.lingering.first().map(|(until, _)| *until)
+    }
+
+    /// Takes back the inbound halves whose time has come.
+    pub(super) fn end_lingering<B>(&mut self, now: Instant, cores: &mut Cores<B>) {
+        while self.poll_timeout().is_some_and(|until| until <= now) {
+            let Some((_, SaName { dvipa, spi, .. })) = self.lingering.pop_first() else { return };
+            cores.tell_all(|| Command::RemoveInbound { dvipa, spi });
         }
     }
 

@@ -180,14 +180,19 @@ impl Client {
 
     /// Sends an inner packet on the newest SA that may be used, to the queue of `core`. Returns the frame.
     pub fn send(&mut self, world: &mut World, core: usize, inner: &[u8]) -> Vec<u8> {
+        let frame = self.seal(inner);
+        world.inject(PortRole::Network, core, &frame);
+        frame
+    }
+
+    /// The frame that would carry an inner packet on the newest SA that may be used.
+    pub fn seal(&mut self, inner: &[u8]) -> Vec<u8> {
         let child = self.children.iter_mut().rev().find(|child| child.may_send).expect("a CHILD_SA is up");
         let Overhead { before, after } = child.outbound.shared().overhead(inner.len());
         let mut packet = vec![0; before + inner.len() + after];
         packet[before..before + inner.len()].copy_from_slice(inner);
         let _ = child.outbound.encapsulate(&mut self.ivs, &mut packet, inner.len()).unwrap();
-        let frame = framed(CLIENT_MAC, NETWORK_MAC, &packet);
-        world.inject(PortRole::Network, core, &frame);
-        frame
+        framed(CLIENT_MAC, NETWORK_MAC, &packet)
     }
 }
 
