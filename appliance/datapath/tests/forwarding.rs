@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use datapath::drops::DropReason;
 use datapath::mailbox::{Command, Event};
-use datapath::routes::NextHop;
+use datapath::routes::{NextHop, PortId, RouteTable};
 use ipsec::spd::Action;
 use wire::ethernet;
 use wire::tcp::Flags;
@@ -35,6 +35,9 @@ fn without_a_route_a_packet_is_dropped_and_nobody_is_asked() {
     let flow = client.flow(5_000);
     bench.client_sends(0, &client.seal(&flow.udp(b"hello")));
     bench.settle();
+    bench.web_sends(0, &flow.answer().udp(b"answer"));
+    bench.settle();
+    assert_eq!(bench.take_sent().len(), 1);
     bench.command_all(|| Command::Routes(Arc::new(routes(false))));
     bench.web_sends(0, &flow.answer().udp(b"answer"));
     bench.settle();
@@ -45,6 +48,19 @@ fn without_a_route_a_packet_is_dropped_and_nobody_is_asked() {
     bench.web_sends(0, &flow.answer().udp(b"answer"));
     bench.settle();
     assert_eq!(bench.take_sent().len(), 1);
+}
+
+#[test]
+fn a_route_to_a_port_that_this_core_does_not_have_is_no_route() {
+    let mut bench = Bench::new(1);
+    let mut client = bench.connect(SaSpec::default());
+    let hop = NextHop { port: PortId(7), address: DVIPA.into() };
+    let elsewhere = RouteTable::new(&[("203.0.113.0/24".parse().unwrap(), hop.port)], &[]).unwrap();
+    bench.command(0, Command::Routes(Arc::new(elsewhere)));
+    bench.meet(hop, Some(WEB_MAC));
+    bench.client_sends(0, &client.seal(&client.flow(5_000).udp(b"hello")));
+    bench.settle();
+    bench.assert_drops(&[(DropReason::NoRoute, 1)]);
 }
 
 #[test]

@@ -260,6 +260,12 @@ fn without_ivs_nothing_is_sent_and_new_ones_are_asked_for_once() {
     let answers = answers(&mut bench, &mut client);
     assert_eq!((answers.len(), answers[0].sequence), (1, 1));
     assert!(bench.retired.iter().any(|(_, what)| matches!(what, Retired::Ivs(ivs) if ivs.sender() == SenderNumber(0))));
+
+    // Others that do not fit either are asked for again.
+    bench.command(0, Command::Ivs(Box::new(IvGenerator::new(SenderNumber(1 << 20)))));
+    bench.web_sends(0, &flow.answer().udp(b"iv?"));
+    bench.settle();
+    assert!(matches!(bench.events[..], [(0, Event::IvsWanted), (0, Event::IvsWanted)]), "{:?}", bench.events);
 }
 
 #[test]
