@@ -105,8 +105,10 @@ impl<Q: PortQueue> DataCore<Q> {
             let soft = opened.as_ref().is_ok_and(|opened| opened.soft_reached);
             let authentic = matches!(opened, Ok(_) | Err(InboundError::Dummy));
             entry.notes.note(authentic, soft, matches!(opened, Err(InboundError::HardLimit)));
-            let name = entry.name();
-            entry.notes.tell(name, |event| mailbox.events.push(event).is_ok());
+            if entry.notes.has_news() {
+                let name = entry.name();
+                entry.notes.tell(name, |event| mailbox.events.push(event).is_ok());
+            }
             entry.publish();
             match opened.map_err(reason_of).and_then(|opened| tunnel_check(entry, &packet, opened)) {
                 Ok(opened) => into_inner(packet, entry, opened),

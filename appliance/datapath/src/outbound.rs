@@ -164,8 +164,10 @@ impl<Q: PortQueue> DataCore<Q> {
             let soft = sealed.is_ok_and(|sealed| sealed.soft_reached);
             let hard = matches!(sealed, Err(OutboundError::HardLimit | OutboundError::SequenceExhausted));
             entry.notes.note(sealed.is_ok(), soft, hard);
-            let (name, events) = (entry.name(), &mut self.mailbox.events);
-            entry.notes.tell(name, |event| events.push(event).is_ok());
+            if entry.notes.has_news() {
+                let (name, events) = (entry.name(), &mut self.mailbox.events);
+                entry.notes.tell(name, |event| events.push(event).is_ok());
+            }
             entry.publish();
             match sealed {
                 Ok(_) => self.send_towards(remote, packet, now),

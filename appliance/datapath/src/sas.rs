@@ -76,6 +76,12 @@ impl Notes {
         self.hard.happened(hard);
     }
 
+    /// Whether anything waits to be told: hardly ever, so that a packet need not name its SA.
+    #[inline]
+    pub fn has_news(&self) -> bool {
+        [self.first_packet, self.soft, self.hard].contains(&Note::ToTell)
+    }
+
     /// Tells what has not been told; `tell` says whether it found room. What did not is told at the next packet.
     pub fn tell(&mut self, sa: SaName, mut tell: impl FnMut(Event) -> bool) {
         self.first_packet.tell(Event::FirstPacket { sa }, &mut tell);
