@@ -374,14 +374,15 @@ impl<B: PacketBuffer> ControlCore<B> {
             "CHILD_SA up"
         );
         self.registry.install_inbound(id, send == SendFrom::PeerUse, &mut self.cores);
-        match send {
-            SendFrom::Now => self.registry.install_outbound(id, &mut self.cores),
-            SendFrom::PeerUse => {
-                if let Some(spi) = replaces {
-                    self.registry.send_after(id, SaName { peer, dvipa, direction: Direction::Inbound, spi });
-                }
+        let replaced = replaces.map(|spi| SaName { peer, dvipa, direction: Direction::Inbound, spi });
+        match (send, replaced) {
+            (SendFrom::Now, replaced) => {
+                self.registry.install_outbound(id, &mut self.cores);
+                replaced.into_iter().for_each(|replaced| self.registry.settle_collision(replaced));
             }
-            SendFrom::Never => {}
+            (SendFrom::PeerUse, Some(replaced)) => self.registry.send_after(id, replaced),
+            // Without one to replace, only the peer's first packet says that it is ready.
+            (SendFrom::PeerUse, None) | (SendFrom::Never, _) => {}
         }
         self.barrier = Some(now + INSTALL_PATIENCE);
     }

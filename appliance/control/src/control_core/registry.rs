@@ -78,6 +78,8 @@ pub struct Registered {
     /// The longest inner packet that the outbound half carries.
     inner_mtu: u16,
     sending: bool,
+    /// It lost a rekey collision: it only receives, until it is deleted.
+    receives_only: bool,
     closing: Option<&'static str>,
 }
 
@@ -162,6 +164,7 @@ impl Registry {
             outbound: outbound.map(|shared| Half::new(shared, 1)),
             inner_mtu,
             sending: false,
+            receives_only: false,
             closing: None,
         };
         self.sas.insert(id, registered);
@@ -190,14 +193,16 @@ impl Registry {
     /// call does nothing.
     pub(super) fn install_outbound<B>(&mut self, id: u64, cores: &mut Cores<B>) {
         let Some(registered) = self.sas.get_mut(&id) else { return };
-        if registered.sending || registered.closing.is_some() {
+        if registered.sending || registered.receives_only || registered.closing.is_some() {
             return;
         }
         let Some(half) = &mut registered.outbound else { return };
         registered.sending = true;
         half.held_by = self.cores;
         let home = (id % self.cores as u64) as usize;
-        for core in 0..self.cores {
+        // The home core learns of it first, for the others hand their packets to it at once.
+        let others = (0..self.cores).filter(|&core| core != home);
+        for core in std::iter::once(home).chain(others) {
             let numbers = || OutboundSa::new(Arc::clone(&half.shared), 1, OuterPolicy::default());
             let entry = OutboundEntry {
                 shared: Arc::clone(&half.shared),
@@ -215,6 +220,14 @@ impl Registry {
     /// The outbound half waits for the peer's first packet, or for the end of the SA that it replaces.
     pub(super) fn send_after(&mut self, id: u64, replaced: SaName) {
         self.successors.insert(replaced, id);
+    }
+
+    /// Another SA has replaced `replaced` for good: the one that waited for the same has lost the collision.
+    pub(super) fn settle_collision(&mut self, replaced: SaName) {
+        let loser = self.successors.remove(&replaced).and_then(|id| self.sas.get_mut(&id));
+        if let Some(loser) = loser {
+            loser.receives_only = true;
+        }
     }
 
     /// Takes an SA back from all cores: its outbound half now, its inbound half at `until`, since what the peer sent
