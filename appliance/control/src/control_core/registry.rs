@@ -94,7 +94,7 @@ pub(super) struct Registry {
     by_name: HashMap<SaName, u64>,
     /// Which SA is sent on once this one is gone.
     successors: HashMap<SaName, u64>,
-    /// Inbound halves that are still listened on, and until when.
+    /// SAs that are gone for IKE and still held by the cores, and until when.
     lingering: BTreeSet<(Instant, SaName)>,
     last_id: u64,
     /// What all SAs that ever lived have carried, by child.
@@ -230,16 +230,13 @@ impl Registry {
         }
     }
 
-    /// Takes an SA back from all cores: its outbound half now, its inbound half at `until`, since what the peer sent
-    /// before it let go of the SA may still be on its way. What waited for this SA's end is sent on from now on.
+    /// Takes an SA back from all cores at `until`: what the peer sent before it let go of the SA may still be on its way,
+    /// and so may packets of ours between the core that chose it and its home. What waited for this SA's end is sent on
+    /// from now on, and is chosen before it.
     pub(super) fn remove<B>(&mut self, inbound: SaName, why: &'static str, until: Instant, cores: &mut Cores<B>) {
         let Some(registered) = self.find(inbound).and_then(|id| self.sas.get_mut(&id)) else { return };
         if registered.closing.replace(why).is_some() {
             return;
-        }
-        if let Some(half) = registered.outbound.as_ref().filter(|_| registered.sending) {
-            let SaParameters { peer, spi, .. } = *half.shared.parameters();
-            cores.tell_all(|| Command::RemoveOutbound { peer, spi });
         }
         self.lingering.insert((until, inbound));
         if let Some(successor) = self.successors.remove(&inbound) {
@@ -252,10 +249,16 @@ impl Registry {
         self.lingering.first().map(|(until, _)| *until)
     }
 
-    /// Takes back the inbound halves whose time has come.
+    /// Takes back the SAs whose time has come.
     pub(super) fn end_lingering<B>(&mut self, now: Instant, cores: &mut Cores<B>) {
         while self.poll_timeout().is_some_and(|until| until <= now) {
-            let Some((_, SaName { dvipa, spi, .. })) = self.lingering.pop_first() else { return };
+            let Some((_, inbound)) = self.lingering.pop_first() else { return };
+            let Some(registered) = self.find(inbound).and_then(|id| self.sas.get(&id)) else { continue };
+            if let Some(half) = registered.outbound.as_ref().filter(|_| registered.sending) {
+                let SaParameters { peer, spi, .. } = *half.shared.parameters();
+                cores.tell_all(|| Command::RemoveOutbound { peer, spi });
+            }
+            let SaName { dvipa, spi, .. } = inbound;
             cores.tell_all(|| Command::RemoveInbound { dvipa, spi });
         }
     }
