@@ -5,7 +5,7 @@
 //! ```
 
 use crate::Spi;
-use crate::engine::{Aad, AeadKey};
+use crate::engine::{AeadKey, CipherInput};
 use crate::inbound::InboundError;
 
 /// SPI and sequence number.
@@ -52,32 +52,47 @@ impl Authentic {
     }
 }
 
-/// Verifies and decrypts one whole packet in place. `sequence` is what the receiver believes the full number to be.
-///
-/// A packet that carries another SPI than the SA's came to the wrong SA and fails here at the latest.
+/// A packet's number as the receiver believes it to be, and what the cipher will be asked to confirm it.
+#[derive(Debug)]
+pub(crate) struct Claim {
+    sequence: u64,
+    input: CipherInput,
+}
+
+impl Claim {
+    /// What a packet claims. Only its header and IV are looked at.
+    ///
+    /// # Errors
+    /// `Truncated`; `AuthenticationFailed` if it carries another SPI than the SA's and so came to the wrong SA.
+    #[inline]
+    pub fn new(key: &AeadKey, spi: Spi, esn: bool, sequence: u64, packet: &[u8]) -> Result<Self, InboundError> {
+        if packet.len() < PACKET_LEN_MIN {
+            return Err(InboundError::Truncated);
+        }
+        if packet[..4] != spi.to_be_bytes() {
+            return Err(InboundError::AuthenticationFailed);
+        }
+        let mut iv = [0; IV_LEN];
+        iv.copy_from_slice(&packet[HEADER_LEN..BEFORE_PAYLOAD_LEN]);
+        Ok(Self { sequence, input: key.input(iv, spi, sequence, esn) })
+    }
+
+    /// The number that is claimed. Nobody has verified it.
+    #[inline]
+    pub fn sequence(&self) -> u64 {
+        self.sequence
+    }
+}
+
+/// Verifies and decrypts one whole packet in place.
 ///
 /// # Errors
 /// `Truncated`, or `AuthenticationFailed`: then the bytes after the IV are worthless.
 #[inline]
-pub(crate) fn verify(
-    key: &AeadKey,
-    spi: Spi,
-    esn: bool,
-    sequence: u64,
-    packet: &mut [u8],
-) -> Result<Authentic, InboundError> {
-    if packet.len() < PACKET_LEN_MIN {
-        return Err(InboundError::Truncated);
-    }
-    let (before, sealed) = packet.split_at_mut(BEFORE_PAYLOAD_LEN);
-    if before[..4] != spi.to_be_bytes() {
-        return Err(InboundError::AuthenticationFailed);
-    }
-    let mut iv = [0; IV_LEN];
-    iv.copy_from_slice(&before[HEADER_LEN..]);
-    let aad = Aad::new(spi, sequence, esn);
-    key.open(iv, &aad, sealed).map_err(|_| InboundError::AuthenticationFailed)?;
-    Ok(Authentic { sequence })
+pub(crate) fn verify(key: &AeadKey, claim: &Claim, packet: &mut [u8]) -> Result<Authentic, InboundError> {
+    let sealed = packet.get_mut(BEFORE_PAYLOAD_LEN..).ok_or(InboundError::Truncated)?;
+    key.open(&claim.input, sealed).map_err(|_| InboundError::AuthenticationFailed)?;
+    Ok(Authentic { sequence: claim.sequence })
 }
 
 /// The low 32 bits of the sequence number, as the packet carries them.

@@ -8,17 +8,20 @@
 //!
 //! **What it never does.** It does not judge inner addresses by itself: ask [`InboundSa::admits`] before delivery.
 
+mod counters;
+
+pub use counters::InboundCounters;
+
 use core::ops::Range;
 use std::sync::Arc;
 
 use wire::flow::Inner;
 
-use crate::Spi;
 use crate::engine::{AeadKey, Engine, EngineKind, PeekKey, Peeked};
-use crate::esp::{self, Authentic, Trailer};
+use crate::esp::{self, Authentic, Claim, Trailer};
 use crate::lifetime::{HardLimit, Lifesize, LifesizeShare, Spent};
 use crate::replay::{ReplayError, ReplayWindow};
-use crate::sa::{BadSa, Direction, Mode, SaParameters};
+use crate::sa::{BadSa, Direction, Frame, Mode, SaParameters};
 
 /// Why an inbound packet is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
@@ -67,43 +70,23 @@ pub struct Opened {
     pub soft_reached: bool,
 }
 
+/// What can be worked out of a packet before the cipher runs. It proves nothing.
+///
+/// The cipher loads it as vectors, which stalls while the bytes are still on their way to the cache. So it should be made
+/// well before it is used, which a burst does by itself if all of it is prepared first, and it should stay where it was
+/// written: keep it in an array and pass references, since a move writes it anew.
+#[derive(Debug)]
+pub struct Prepared {
+    claim: Claim,
+    top_hint: u64,
+}
+
 impl Opened {
     /// The packet's full sequence number.
     #[must_use]
     pub fn sequence(&self) -> u64 {
         self.proof.sequence()
     }
-}
-
-/// What one core counted of one SA.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct InboundCounters {
-    /// Packets accepted, dummies included.
-    pub packets: u64,
-    /// Bytes of the inner packets accepted (of the payload in transport mode).
-    pub bytes: u64,
-    /// Refused: truncated.
-    pub truncated: u64,
-    /// Refused: replayed or before the window.
-    pub replay_drops: u64,
-    /// Refused: not verified.
-    pub authentication_failures: u64,
-    /// Refused: verified, but padding, next header or inner packet are malformed.
-    pub malformed: u64,
-    /// Accepted and thrown away: dummies.
-    pub dummies: u64,
-    /// Refused: verified, but outside the SA's traffic selectors.
-    pub selector_drops: u64,
-    /// Refused: the hard limit was reached.
-    pub lifesize_drops: u64,
-}
-
-/// The parameters that shape a packet.
-#[derive(Clone, Copy, Debug)]
-struct Frame {
-    spi: Spi,
-    esn: bool,
-    mode: Mode,
 }
 
 /// What all cores know of one inbound SA. Nothing here changes but the claims on the lifesize.
@@ -125,9 +108,8 @@ impl InboundShared {
     /// [`BadSa`] if the parameters contradict themselves.
     pub fn new(parameters: SaParameters, engine: Engine, cores: u16) -> Result<Arc<Self>, BadSa> {
         parameters.validate(Direction::Inbound)?;
-        let SaParameters { spi, esn, mode, .. } = parameters;
         Ok(Arc::new(Self {
-            frame: Frame { spi, esn, mode },
+            frame: Frame::of(&parameters),
             key: AeadKey::new(engine, &parameters.key)?,
             peek_key: PeekKey::new(&parameters.key).ok_or(BadSa::Key)?,
             lifesize: Lifesize::new(&parameters.lifetime, cores),
@@ -210,25 +192,41 @@ impl InboundSa {
         &self.window
     }
 
-    /// Opens one ESP packet, SPI to ICV, in place. See [`InboundSa::open_hinted`].
-    ///
-    /// # Errors
-    /// [`InboundError`].
-    #[inline]
-    pub fn open(&mut self, packet: &mut [u8]) -> Result<Opened, InboundError> {
-        self.open_hinted(packet, 0)
-    }
-
     /// Opens one ESP packet, SPI to ICV, in place: early replay check, verification and decryption, trailer, replay
-    /// window, lifesize, in this order. `top_hint` is the highest number of this SA that was authenticated anywhere (0
-    /// for unknown); it helps to guess the high bits of an extended sequence number and moves nothing.
+    /// window, lifesize, in this order.
     ///
     /// # Errors
     /// [`InboundError`]. Unless it is `Dummy` or `HardLimit` the window has not moved. After `AuthenticationFailed` and
     /// whatever can follow it the bytes are worthless.
     #[inline]
-    pub fn open_hinted(&mut self, packet: &mut [u8], top_hint: u64) -> Result<Opened, InboundError> {
-        let opened = self.open_steps(packet, top_hint);
+    pub fn open(&mut self, packet: &mut [u8]) -> Result<Opened, InboundError> {
+        let prepared = self.prepare(packet, 0)?;
+        self.open_prepared(packet, &prepared)
+    }
+
+    /// The first step of [`open`](Self::open) alone: guesses the sequence number, refuses what is replayed, and works out
+    /// what the cipher will be asked. Nothing moves.
+    ///
+    /// In a burst, prepare every packet before the first is opened: that takes 18 ns off each, see [`Prepared`].
+    /// `top_hint` is the highest number of this SA that was authenticated anywhere (0 for unknown); it helps to guess
+    /// the high bits of an extended sequence number.
+    ///
+    /// # Errors
+    /// `Truncated`, `Replayed`, `TooOld`; `AuthenticationFailed` for a packet with another SPI than the SA's.
+    #[inline]
+    pub fn prepare(&mut self, packet: &[u8], top_hint: u64) -> Result<Prepared, InboundError> {
+        self.claim(packet, top_hint)
+            .map(|claim| Prepared { claim, top_hint })
+            .inspect_err(|error| self.counters.count(*error))
+    }
+
+    /// All steps of [`open`](Self::open) after the first, for the packet that was prepared.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    #[inline]
+    pub fn open_prepared(&mut self, packet: &mut [u8], prepared: &Prepared) -> Result<Opened, InboundError> {
+        let opened = self.open_claimed(packet, prepared);
         match &opened {
             Ok(opened) => {
                 self.counters.packets += 1;
@@ -240,16 +238,33 @@ impl InboundSa {
     }
 
     #[inline]
-    fn open_steps(&mut self, packet: &mut [u8], top_hint: u64) -> Result<Opened, InboundError> {
-        let Frame { spi, esn, mode } = self.shared.frame;
+    fn claim(&self, packet: &[u8], top_hint: u64) -> Result<Claim, InboundError> {
+        let Frame { spi, esn, .. } = self.shared.frame;
         let sequence_low = esp::sequence_low(packet).ok_or(InboundError::Truncated)?;
         let sequence = self.window.candidate(sequence_low, top_hint);
         self.window.check(sequence)?;
-        let proof = esp::verify(&self.shared.key, spi, esn, sequence, packet)?;
+        Claim::new(&self.shared.key, spi, esn, sequence, packet)
+    }
+
+    #[inline]
+    fn open_claimed(&mut self, packet: &mut [u8], prepared: &Prepared) -> Result<Opened, InboundError> {
+        let Prepared { claim, top_hint } = prepared;
+        // Packets that were opened since may have moved the window, by so much even that the guess is another.
+        if self.window.candidate(claim.sequence() as u32, *top_hint) != claim.sequence() {
+            let claim = self.claim(packet, *top_hint)?;
+            return self.open_verified(packet, &claim);
+        }
+        self.window.check(claim.sequence())?;
+        self.open_verified(packet, claim)
+    }
+
+    #[inline]
+    fn open_verified(&mut self, packet: &mut [u8], claim: &Claim) -> Result<Opened, InboundError> {
+        let proof = esp::verify(&self.shared.key, claim, packet)?;
         let plain = esp::BEFORE_PAYLOAD_LEN..packet.len() - esp::ICV_LEN;
         let trailer = Trailer::parse(&packet[plain]).ok_or(InboundError::BadPadding)?;
         let payload = &packet[esp::BEFORE_PAYLOAD_LEN..][..trailer.payload_len];
-        let inner_len = inner_len(mode, trailer.next_header, payload)?;
+        let inner_len = inner_len(self.shared.frame.mode, trailer.next_header, payload)?;
         self.window.commit(&proof)?;
         if trailer.next_header == esp::NEXT_HEADER_DUMMY {
             return Err(InboundError::Dummy);
@@ -287,49 +302,6 @@ impl InboundSa {
 impl Drop for InboundSa {
     fn drop(&mut self) {
         self.give_back_share();
-    }
-}
-
-impl InboundCounters {
-    /// Adds what another core counted.
-    pub fn add(&mut self, other: &Self) {
-        let Self {
-            packets,
-            bytes,
-            truncated,
-            replay_drops,
-            authentication_failures,
-            malformed,
-            dummies,
-            selector_drops,
-            lifesize_drops,
-        } = other;
-        self.packets += packets;
-        self.bytes += bytes;
-        self.truncated += truncated;
-        self.replay_drops += replay_drops;
-        self.authentication_failures += authentication_failures;
-        self.malformed += malformed;
-        self.dummies += dummies;
-        self.selector_drops += selector_drops;
-        self.lifesize_drops += lifesize_drops;
-    }
-
-    #[cold]
-    fn count(&mut self, error: InboundError) {
-        match error {
-            InboundError::Truncated => self.truncated += 1,
-            InboundError::Replayed | InboundError::TooOld => self.replay_drops += 1,
-            InboundError::AuthenticationFailed => self.authentication_failures += 1,
-            InboundError::BadPadding | InboundError::UnknownNextHeader | InboundError::MalformedInner => {
-                self.malformed += 1;
-            }
-            InboundError::Dummy => {
-                self.packets += 1;
-                self.dummies += 1;
-            }
-            InboundError::HardLimit => self.lifesize_drops += 1,
-        }
     }
 }
 

@@ -132,6 +132,20 @@ pub struct ChildSa {
     pub outbound: SaParameters,
 }
 
+/// The parameters that shape a packet: what the packet path asks an SA for each time.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Frame {
+    pub spi: Spi,
+    pub esn: bool,
+    pub mode: Mode,
+}
+
+impl Frame {
+    pub fn of(parameters: &SaParameters) -> Self {
+        Self { spi: parameters.spi, esn: parameters.esn, mode: parameters.mode }
+    }
+}
+
 /// Why parameters make no SA.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadSa {

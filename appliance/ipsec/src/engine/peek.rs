@@ -22,7 +22,7 @@ const HEAD_BLOCKS: usize = 5;
 pub const PEEK_LEN_MAX: usize = HEAD_BLOCKS * BLOCK_LEN;
 
 /// GCM's counter block 1 makes the ICV; the payload begins with 2 (NIST SP 800-38D §7.1, 96-bit IV).
-const FIRST_PAYLOAD_COUNTER: u128 = 2;
+const FIRST_PAYLOAD_COUNTER: u32 = 2;
 
 /// What a peek saw. Every accessor says `unauthenticated`, since anyone may have sent it.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -90,17 +90,16 @@ impl PeekKey {
         }
         let ciphertext = &packet[BEFORE_PAYLOAD_LEN..packet.len() - ICV_LEN];
         let last = ciphertext.len() - 1;
-        let mut first = [0; BLOCK_LEN];
-        first[..4].copy_from_slice(&self.salt);
-        first[4..12].copy_from_slice(&packet[HEADER_LEN..BEFORE_PAYLOAD_LEN]);
-        let first = u128::from_be_bytes(first) + FIRST_PAYLOAD_COUNTER;
-
+        let counter_block = |block: usize| {
+            let mut bytes = [0; BLOCK_LEN];
+            bytes[..4].copy_from_slice(&self.salt);
+            bytes[4..12].copy_from_slice(&packet[HEADER_LEN..BEFORE_PAYLOAD_LEN]);
+            bytes[12..].copy_from_slice(&(FIRST_PAYLOAD_COUNTER + block as u32).to_be_bytes());
+            Block::from(bytes)
+        };
         // One batch, so that the cipher works on all blocks side by side: the head, then the block of Next Header.
-        let mut keystream = [Block::default(); HEAD_BLOCKS + 1];
-        for (at, block) in (0..).zip(&mut keystream[..HEAD_BLOCKS]) {
-            *block = Block::from((first + at).to_be_bytes());
-        }
-        keystream[HEAD_BLOCKS] = Block::from((first + (last / BLOCK_LEN) as u128).to_be_bytes());
+        let mut keystream: [Block; HEAD_BLOCKS + 1] =
+            core::array::from_fn(|at| counter_block(if at < HEAD_BLOCKS { at } else { last / BLOCK_LEN }));
         match &self.aes {
             Aes::Aes128(aes) => aes.encrypt_blocks(&mut keystream),
             Aes::Aes256(aes) => aes.encrypt_blocks(&mut keystream),

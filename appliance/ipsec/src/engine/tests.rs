@@ -111,12 +111,12 @@ fn keys_of_the_wrong_length_are_refused_by_every_engine() {
 fn nothing_shorter_than_an_icv_is_opened_or_sealed() {
     for engine in engines() {
         let key = AeadKey::new(engine, &sample_key(Cipher::AesGcm128)).unwrap();
-        let aad = Aad::new(Spi::new(256).unwrap(), 1, false);
+        let input = key.input([0; 8], Spi::new(256).unwrap(), 1, false);
         for len in 0..ICV_LEN {
-            assert_eq!(key.open([0; 8], &aad, &mut vec![0; len]), Err(NotAuthentic));
-            assert_eq!(key.seal([0; 8], &aad, &mut vec![0; len]), Err(SealFailed));
+            assert_eq!(key.open(&input, &mut vec![0; len]), Err(NotAuthentic));
+            assert_eq!(key.seal(&input, &mut vec![0; len]), Err(SealFailed));
         }
-        assert_eq!(key.seal([0; 8], &aad, &mut [0; ICV_LEN]), Ok(()));
+        assert_eq!(key.seal(&input, &mut [0; ICV_LEN]), Ok(()));
         assert_eq!(format!("{key:?}"), format!("AeadKey({engine}, ..)"));
     }
 }
@@ -124,8 +124,10 @@ fn nothing_shorter_than_an_icv_is_opened_or_sealed() {
 #[test]
 fn what_is_authenticated_follows_rfc_4106() {
     let spi = Spi::new(0x0102_0304).unwrap();
-    assert_eq!(Aad::new(spi, 0x1112_1314_1516_1718, false).as_slice(), hex("0102030415161718"));
-    assert_eq!(Aad::new(spi, 0x1112_1314_1516_1718, true).as_slice(), hex("010203041112131415161718"));
+    let input = |esn| CipherInput::new([0xa1, 0xa2, 0xa3, 0xa4], [0xb7; 8], spi, 0x1112_1314_1516_1718, esn);
+    assert_eq!(input(false).aad(), hex("0102030415161718"));
+    assert_eq!(input(true).aad(), hex("010203041112131415161718"));
+    assert_eq!(input(true).nonce[..], hex("a1a2a3a4b7b7b7b7b7b7b7b7"));
 }
 
 #[test]

@@ -1,4 +1,5 @@
 use super::*;
+use crate::Spi;
 use crate::cipher::Cipher;
 use crate::engine::KeyRefused;
 use crate::esp::{BEFORE_PAYLOAD_LEN, NEXT_HEADER_DUMMY, NEXT_HEADER_IPV4, NEXT_HEADER_IPV6};
@@ -65,7 +66,8 @@ fn draft_mcgrew_gcm_test_01_opens_as_whole_packets() {
 
             let mut packet = [&aad[..4], &number[4..], &nonce[4..], &ciphertext, &icv].concat();
             let peeked = receiver.shared().peek(&packet).unwrap();
-            let opened = receiver.open_hinted(&mut packet, sequence).unwrap();
+            let prepared = receiver.prepare(&packet, sequence).unwrap();
+            let opened = receiver.open_prepared(&mut packet, &prepared).unwrap();
             let pad_len = usize::from(plain[plain.len() - 2]);
             assert_eq!(packet[opened.inner.clone()], plain[..plain.len() - 2 - pad_len], "case {}", case.number);
             assert_eq!(opened.next_header, plain[plain.len() - 1]);
@@ -242,6 +244,55 @@ fn hostile_32_the_same_packet_again_is_refused() {
 }
 
 #[test]
+fn hostile_32_copies_in_one_prepared_burst_are_delivered_once() {
+    for engine in engines() {
+        let mut settled = Settled::new(engine, |_| ());
+        let packet = settled.next_packet(&ipv4_packet(60));
+        let prepared = [(); 3].map(|()| settled.receiver.prepare(&packet, 0).unwrap());
+        assert_eq!(format!("{:?}", settled.receiver.window()), settled.window, "preparing moves nothing");
+        let results =
+            prepared.map(|prepared| settled.receiver.open_prepared(&mut packet.clone(), &prepared).map(|_| ()));
+        assert_eq!(results, [Ok(()), Err(InboundError::Replayed), Err(InboundError::Replayed)]);
+        assert_eq!((settled.receiver.counters().packets, settled.receiver.counters().replay_drops), (101, 2));
+    }
+}
+
+#[test]
+fn what_was_prepared_fits_no_other_packet() {
+    let mut settled = Settled::new(ring(), |_| ());
+    let (one, mut other) = (settled.next_packet(&ipv4_packet(60)), settled.next_packet(&ipv4_packet(60)));
+    let prepared = settled.receiver.prepare(&one, 0).unwrap();
+    let mismatched = settled.receiver.open_prepared(&mut other, &prepared).unwrap_err();
+    assert_eq!(mismatched, InboundError::AuthenticationFailed);
+    for len in 0..esp::PACKET_LEN_MIN {
+        let refused = settled.receiver.open_prepared(&mut one.clone()[..len], &prepared).unwrap_err();
+        assert!(matches!(refused, InboundError::Truncated | InboundError::AuthenticationFailed), "{len} bytes");
+    }
+    assert_eq!(format!("{:?}", settled.receiver.window()), settled.window);
+    let _ = settled.receiver.open_prepared(&mut one.clone(), &prepared).unwrap();
+}
+
+#[test]
+fn hostile_33_a_guess_that_the_burst_itself_outdates_is_made_again() {
+    let mut parameters = parameters(Direction::Inbound);
+    parameters.esn = true;
+    let mut receiver = InboundSa::new(InboundShared::new(parameters, ring(), 1).unwrap());
+    let plain = [&ipv4_packet(60)[..], &[1, 2, 2, 4]].concat();
+    let packet = |receiver: &InboundSa, sequence| sealed_raw(receiver.shared(), sequence, [9; 8], &plain);
+    let base = 5_u64 << 32;
+    let mut settled = packet(&receiver, base);
+    let prepared = receiver.prepare(&settled, base).unwrap();
+    let _ = receiver.open_prepared(&mut settled, &prepared).unwrap();
+
+    let mut burst = [packet(&receiver, base + (1 << 31)), packet(&receiver, base + (1 << 31) + 5)];
+    let prepared = [receiver.prepare(&burst[0], 0).unwrap(), receiver.prepare(&burst[1], base + 10).unwrap()];
+    for (packet, prepared) in burst.iter_mut().zip(&prepared) {
+        let _ = receiver.open_prepared(packet, prepared).unwrap();
+    }
+    assert_eq!(receiver.window().top(), base + (1 << 31) + 5);
+}
+
+#[test]
 fn hostile_32_a_forged_high_number_does_not_close_the_window() {
     for esn in [false, true] {
         let mut settled = Settled::new(ring(), |sa| sa.esn = esn);
@@ -283,7 +334,8 @@ fn hostile_33_packets_pass_over_two_to_the_32_in_step_and_out_of_step() {
     assert_eq!(receiver.open(&mut too_far).unwrap_err(), InboundError::TooOld);
     assert_eq!(receiver.window().top(), BORDER + 49 + (1 << 31));
     let mut hinted = packet(&receiver, 2 * BORDER + 50);
-    assert_eq!(receiver.open_hinted(&mut hinted, 2 * BORDER).unwrap().sequence(), 2 * BORDER + 50);
+    let prepared = receiver.prepare(&hinted, 2 * BORDER).unwrap();
+    assert_eq!(receiver.open_prepared(&mut hinted, &prepared).unwrap().sequence(), 2 * BORDER + 50);
 }
 
 #[test]

@@ -144,6 +144,42 @@ fn a_sender_without_ivs_sends_nothing() {
 }
 
 #[test]
+fn a_burst_prepared_ahead_leaves_as_if_sent_one_by_one() {
+    let prepare = |sa: &mut OutboundSa, generator: &mut IvGenerator, inner: &[u8]| {
+        let overhead = sa.shared().overhead(inner.len());
+        let mut packet = vec![0xee; overhead.before + inner.len() + overhead.after];
+        packet[overhead.before..][..inner.len()].copy_from_slice(inner);
+        let prepared = sa.prepare_encapsulation(generator, &mut packet, inner.len()).unwrap();
+        (packet, prepared)
+    };
+    let (mut sa, mut receiver) = ends(ring(), |_| ());
+    let mut generator = ivs();
+    let lengths = [60, 1_420, 28, 61];
+    let mut burst = lengths.map(|len| prepare(&mut sa, &mut generator, &ipv4_packet(len)));
+    assert_eq!(sa.counters().packets, 0, "nothing has left");
+    for ((packet, prepared), (len, number)) in burst.iter_mut().zip(lengths.into_iter().zip(1..)) {
+        assert_eq!(sa.finish(packet, prepared), Ok(Sealed { sequence: number, soft_reached: false }));
+        arrives(&mut receiver, packet, 20, &ipv4_packet(len));
+    }
+    assert_eq!(*sa.counters(), OutboundCounters { packets: 4, bytes: 1_569, refused: 0 });
+}
+
+#[test]
+fn what_was_prepared_is_finished_once_and_in_its_own_room() {
+    let mut sa = sender(|_| ());
+    let mut packet = vec![0x45; 96];
+    let mut prepared = sa.prepare(&mut ivs(), &mut packet, 60, 4).unwrap();
+    for len in (0..200).filter(|len| *len != packet.len()) {
+        assert_eq!(sa.finish(&mut vec![0; len], &mut prepared), Err(OutboundError::WrongRoom));
+    }
+    assert!(sa.finish(&mut packet, &mut prepared).is_ok());
+    let sent = packet.clone();
+    assert_eq!(sa.finish(&mut packet, &mut prepared), Err(OutboundError::WrongRoom));
+    assert_eq!(packet, sent, "no second packet under one IV");
+    assert_eq!((sa.counters().packets, sa.counters().refused), (1, 200));
+}
+
+#[test]
 fn limits_end_an_sa_after_saying_so() {
     let bytes = Limits { soft: Some(120), hard: Some(180) };
     let mut sa = sender(|sa| sa.lifetime = Lifetime { bytes, ..Lifetime::NONE });

@@ -121,8 +121,8 @@ pub fn sealed_raw(shared: &InboundShared, sequence: u64, iv: [u8; 8], plain: &[u
     packet.extend(iv);
     packet.extend(plain);
     packet.extend([0; 16]);
-    let aad = crate::engine::Aad::new(parameters.spi, sequence, parameters.esn);
     let key = crate::engine::AeadKey::new(ring(), &parameters.key).unwrap();
-    key.seal(iv, &aad, &mut packet[16..]).unwrap();
+    let input = key.input(iv, parameters.spi, sequence, parameters.esn);
+    key.seal(&input, &mut packet[16..]).unwrap();
     packet
 }
