@@ -28,6 +28,7 @@ use ipsec::sad::{Place, Sad, SadSeed};
 use ipsec::selector::{Selectors, TrafficSelector};
 
 const SIZES: [usize; 3] = [64, 256, 1_420];
+const BURST: usize = 32;
 const SENDER: SenderNumber = SenderNumber(1);
 
 /// How long this thread has run, as the scheduler counts it.
@@ -128,6 +129,18 @@ fn esp(c: &mut Criterion<CpuTime>) {
                 });
             });
             group.bench_function("peek", |b| b.iter(|| shared.peek(black_box(&packet))));
+            group.throughput(Throughput::Elements(BURST as u64));
+            let mut burst = vec![packet.clone(); BURST];
+            group.bench_function("open, a burst prepared ahead", |b| {
+                b.iter(|| {
+                    burst.iter_mut().for_each(|buffer| buffer.copy_from_slice(black_box(&packet)));
+                    let prepared: [_; BURST] = core::array::from_fn(|at| receiver.prepare(&burst[at], 0).unwrap());
+                    for (buffer, prepared) in burst.iter_mut().zip(&prepared) {
+                        let _ = black_box(receiver.open_prepared(buffer, prepared));
+                    }
+                });
+            });
+            group.throughput(Throughput::Elements(1));
             let mut sender = outbound(engine);
             let mut ivs = IvGenerator::new(SENDER);
             let room = sender.shared().overhead(len);

@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use wire::flow::Inner;
 
-use crate::engine::{AeadKey, Engine, EngineKind, PeekKey, Peeked};
+use crate::engine::{AeadKey, Engine, EngineKind, PeekBlocks, PeekKey, Peeked};
 use crate::esp::{self, Authentic, Claim, Trailer};
 use crate::lifetime::{HardLimit, Lifesize, LifesizeShare, Spent};
 use crate::replay::{ReplayError, ReplayWindow};
@@ -145,6 +145,19 @@ impl InboundShared {
     pub fn peek(&self, packet: &[u8]) -> Result<Peeked, InboundError> {
         self.peek_key.peek(packet).ok_or(InboundError::Truncated)
     }
+
+    /// Peeks into a burst: `seen[i]` becomes what [`peek`](Self::peek) sees of `packets[i]`, `None` if that is truncated.
+    /// Surplus packets or places are left alone. In two passes, which saves about a quarter of each packet's time.
+    #[inline]
+    pub fn peek_burst<const N: usize>(packets: &[(&Self, &[u8])], seen: &mut [Option<Peeked>; N]) {
+        let mut blocks: [Option<PeekBlocks>; N] = [const { None }; N];
+        for (blocks, (sa, packet)) in blocks.iter_mut().zip(packets) {
+            *blocks = sa.peek_key.counters(packet);
+        }
+        for ((seen, blocks), (sa, packet)) in seen.iter_mut().zip(&mut blocks).zip(packets) {
+            *seen = blocks.as_mut().map(|blocks| sa.peek_key.decrypt(packet, blocks));
+        }
+    }
 }
 
 /// What one core has of one inbound SA. A packet touches the first two cache lines and the shared key.
@@ -207,7 +220,7 @@ impl InboundSa {
     /// The first step of [`open`](Self::open) alone: guesses the sequence number, refuses what is replayed, and works out
     /// what the cipher will be asked. Nothing moves.
     ///
-    /// In a burst, prepare every packet before the first is opened: that takes 18 ns off each, see [`Prepared`].
+    /// In a burst, prepare every packet before the first is opened: that takes some 15 ns off each, see [`Prepared`].
     /// `top_hint` is the highest number of this SA that was authenticated anywhere (0 for unknown); it helps to guess
     /// the high bits of an extended sequence number.
     ///

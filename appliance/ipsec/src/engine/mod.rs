@@ -18,7 +18,7 @@ mod self_test;
 pub use peek::{PEEK_LEN_MAX, Peeked};
 pub use self_test::SelfTestFailed;
 
-pub(crate) use peek::PeekKey;
+pub(crate) use peek::{PeekBlocks, PeekKey};
 
 use core::fmt;
 use core::str::FromStr;
@@ -177,7 +177,7 @@ const NONCE_LEN: usize = 12;
 
 /// What an engine is asked about one packet, beside the packet itself.
 ///
-/// Engines load both parts as vectors, and such a load waits until what was written has reached the cache: about 18 ns
+/// Engines load both parts as vectors, and such a load waits until what was written has reached the cache: about 15 ns
 /// with ipsec-mb, more than half of what decrypting a small packet takes. So this is best made well before it is used,
 /// and used where it lies: pass references.
 #[derive(Debug)]

@@ -85,37 +85,59 @@ impl PeekKey {
     /// Decrypts the beginning and the last byte of a whole ESP packet. `None` if it is too short to be one.
     #[inline]
     pub fn peek(&self, packet: &[u8]) -> Option<Peeked> {
-        if packet.len() < PACKET_LEN_MIN {
-            return None;
-        }
-        let ciphertext = &packet[BEFORE_PAYLOAD_LEN..packet.len() - ICV_LEN];
-        let last = ciphertext.len() - 1;
-        let counter_block = |block: usize| {
+        let mut keystream = self.counters(packet)?;
+        Some(self.decrypt(packet, &mut keystream))
+    }
+
+    /// The counters that belong to the blocks of the head and to the block that holds Next Header.
+    #[inline]
+    pub fn counters(&self, packet: &[u8]) -> Option<PeekBlocks> {
+        let last = ciphertext_of(packet)?.len() - 1;
+        let counter = |block: usize| {
             let mut bytes = [0; BLOCK_LEN];
             bytes[..4].copy_from_slice(&self.salt);
             bytes[4..12].copy_from_slice(&packet[HEADER_LEN..BEFORE_PAYLOAD_LEN]);
             bytes[12..].copy_from_slice(&(FIRST_PAYLOAD_COUNTER + block as u32).to_be_bytes());
             Block::from(bytes)
         };
-        // One batch, so that the cipher works on all blocks side by side: the head, then the block of Next Header.
-        let mut keystream: [Block; HEAD_BLOCKS + 1] =
-            core::array::from_fn(|at| counter_block(if at < HEAD_BLOCKS { at } else { last / BLOCK_LEN }));
-        match &self.aes {
-            Aes::Aes128(aes) => aes.encrypt_blocks(&mut keystream),
-            Aes::Aes256(aes) => aes.encrypt_blocks(&mut keystream),
-        }
+        let block_of = |at| if at < HEAD_BLOCKS { at } else { last / BLOCK_LEN };
+        Some(PeekBlocks(core::array::from_fn(|at| counter(block_of(at)))))
+    }
 
+    /// Turns the packet's counters into keystream and decrypts with it.
+    #[inline]
+    pub fn decrypt(&self, packet: &[u8], blocks: &mut PeekBlocks) -> Peeked {
+        let PeekBlocks(keystream) = blocks;
+        match &self.aes {
+            Aes::Aes128(aes) => aes.encrypt_blocks(keystream),
+            Aes::Aes256(aes) => aes.encrypt_blocks(keystream),
+        }
+        let ciphertext = ciphertext_of(packet).unwrap_or(&[0]);
+        let last = ciphertext.len() - 1;
         let head_len = ciphertext.len().min(PEEK_LEN_MAX);
         let mut head = match ciphertext.first_chunk() {
             Some(whole) => *whole,
             None => padded(ciphertext),
         };
-        for (bytes, key) in head.as_chunks_mut().0.iter_mut().zip(&keystream) {
+        for (bytes, key) in head.as_chunks_mut().0.iter_mut().zip(keystream.iter()) {
             *bytes = (u128::from_ne_bytes(*bytes) ^ u128::from_ne_bytes(key.0)).to_ne_bytes();
         }
         let next_header = ciphertext[last] ^ keystream[HEAD_BLOCKS][last % BLOCK_LEN];
-        Some(Peeked { head, head_len: head_len as u8, next_header })
+        Peeked { head, head_len: head_len as u8, next_header }
     }
+}
+
+/// Counter blocks on their way to become keystream. In a burst, write those of all packets before the first is
+/// encrypted: the cipher loads what was just written 8 ns late.
+pub(crate) struct PeekBlocks([Block; HEAD_BLOCKS + 1]);
+
+/// Payload, padding and trailer of a whole packet, which are never empty.
+#[inline]
+fn ciphertext_of(packet: &[u8]) -> Option<&[u8]> {
+    if packet.len() < PACKET_LEN_MIN {
+        return None;
+    }
+    packet.get(BEFORE_PAYLOAD_LEN..packet.len() - ICV_LEN)
 }
 
 /// A short ciphertext in a buffer of full length. What lies behind it turns into keystream, which nobody is shown.

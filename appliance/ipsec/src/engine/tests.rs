@@ -167,6 +167,32 @@ fn a_peek_needs_a_whole_packet_and_moves_nothing() {
 }
 
 #[test]
+fn a_burst_sees_what_single_peeks_see_under_any_keys() {
+    let (mut sender, small) = ends(ring(), |_| ());
+    let big = inbound(use_cipher(Cipher::AesGcm256));
+    let mut generator = ivs();
+    let packets: Vec<_> = (0..40)
+        .map(|at| {
+            let packet =
+                sealed(&mut sender, &mut generator, &crate::testing::ipv4_packet(28 + 7 * at), NEXT_HEADER_IPV4);
+            packet[..packet.len() - if at % 9 == 0 { 40 } else { 0 }].to_vec()
+        })
+        .collect();
+    let of = |at: usize| if at.is_multiple_of(2) { small.shared() } else { big.shared() };
+    let burst: Vec<(&InboundShared, &[u8])> =
+        packets.iter().enumerate().map(|(at, packet)| (&**of(at), &packet[..])).collect();
+    let mut seen = [None; 32];
+    InboundShared::peek_burst(&burst, &mut seen);
+    for (at, seen) in seen.iter().enumerate() {
+        assert_eq!(*seen, of(at).peek(&packets[at]).ok(), "packet {at}");
+    }
+    assert!(seen[0].is_none() && seen[1].is_some());
+    let mut rest = [seen[1]; 4];
+    InboundShared::peek_burst(&burst[..2], &mut rest);
+    assert_eq!(rest, [seen[0], seen[1], seen[1], seen[1]]);
+}
+
+#[test]
 fn hostile_34_a_forger_chooses_what_a_peek_sees() {
     let (mut sender, mut receiver) = ends(ring(), |_| ());
     let mut packet = sealed(&mut sender, &mut ivs(), &crate::testing::ipv4_packet(100), NEXT_HEADER_IPV4);

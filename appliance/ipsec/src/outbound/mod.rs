@@ -73,7 +73,7 @@ pub struct Sealed {
 
 /// A packet that has everything but its encryption.
 ///
-/// The cipher loads what is in here as vectors, which stalls while the bytes are still on their way to the cache: 18 ns a
+/// The cipher loads what is in here as vectors, which stalls while the bytes are still on their way to the cache: some 15 ns a
 /// packet. A burst that is prepared as a whole before it is finished as a whole does not pay that. Keep these in an array
 /// and pass references, since a move writes them anew. One that is never finished leaves a gap in the numbers, no more.
 #[derive(Debug)]
