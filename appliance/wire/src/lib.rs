@@ -87,3 +87,17 @@ pub enum Fragment {
     /// A fragment that starts past offset 0: it holds no upper-layer header.
     Later,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Error;
+    use std::string::ToString;
+
+    #[test]
+    fn each_error_has_words_of_its_own() {
+        use Error::{Checksum, Malformed, SourceRouted, Truncated, Unsupported, Version};
+        let all = [Truncated, Malformed, Version, Checksum, Unsupported, SourceRouted];
+        let words: std::collections::BTreeSet<_> = all.iter().map(Error::to_string).collect();
+        assert!(words.len() == all.len() && !words.contains(""));
+    }
+}

@@ -58,7 +58,7 @@ fn a_packet_cut_at_any_byte_is_truncated_and_padding_is_ignored() {
 proptest! {
     #[test]
     fn what_is_emitted_is_parsed_back(repr in any_repr()) {
-        let mut bytes = [0xa5; PACKET_LEN];
+        let mut bytes = std::vec![0xa5; repr.buffer_len()];
         repr.emit(&mut Packet::new_unchecked(&mut bytes[..]));
         prop_assert_eq!(Repr::parse(&Packet::new_checked(&bytes[..]).unwrap()), Ok(repr));
     }

@@ -36,6 +36,22 @@ fn the_longest_run_of_ones_does_not_overflow() {
     assert_eq!(checksum(&ones), naive(&ones));
 }
 
+#[test]
+fn a_carry_out_of_a_carry_is_not_lost() {
+    // Words of 32 bits that sum to 0x1_ffff_ffff: folding that once carries again. Either byte order does it.
+    for last in [[0, 0, 0, 1], [1, 0, 0, 0]] {
+        let bytes = [[0xff; 4], [0xff; 4], last].concat();
+        assert_eq!(checksum(&bytes), naive(&bytes));
+    }
+}
+
+#[test]
+fn a_jumbo_length_counts_with_both_its_words() {
+    let (src, dst) = (Ipv6Addr::UNSPECIFIED, Ipv6Addr::UNSPECIFIED);
+    let sum = Sum::new().pseudo_header_v6(src, dst, 17, 0x0003_0005);
+    assert_eq!(sum.checksum(), !(3 + 5 + 17));
+}
+
 proptest! {
     #[test]
     fn every_sum_agrees_with_the_naive_one(bytes in prop::collection::vec(any::<u8>(), 0..2048), skip in 0..8_usize) {
