@@ -15,6 +15,8 @@ use ike::config::IdentityPattern;
 use ipsec::cipher::Cipher;
 use ipsec::lifetime::{Limits, TimeLimits};
 use ipsec::sa::{Direction, Encapsulation, Mode};
+use wire::Fragment;
+use wire::flow::FlowKey;
 
 fn address(text: &str) -> IpAddr {
     text.parse().unwrap()
@@ -193,19 +195,6 @@ fn what_is_accepted_and_most_likely_a_slip_is_warned_of() {
     assert_eq!(warnings[0].line, 23);
     assert!(warnings[0].text.contains("connections.late: never used"), "{}", warnings[0]);
 
-    // What the selectors let through is more than the services, and nothing else would hold it back.
-    let services = |services: &str| right_but("port: net0}", &format!("port: net0, services: [{services}]}}"));
-    let http = "{protocol: tcp, port: 80}";
-    assert_eq!(parse(&services(http)).unwrap().warnings, []);
-    for wide in [
-        services("{protocol: udp, port: 80}"),
-        services(http).replace("[tcp/80]", ""),
-        services(http).replace("203.0.113.80/32[tcp/80]", "dynamic[tcp]"),
-    ] {
-        let warnings = parse(&wide).unwrap().warnings;
-        assert!(warnings.len() == 1 && warnings[0].text.contains("narrow `local_ts`"), "{warnings:?}");
-    }
-
     let spinning = right_but("control: 0", "control: 1, idle: spin");
     assert!(parse(&spinning).unwrap().warnings[0].text.contains("IKE will be slow"));
 }
@@ -287,4 +276,17 @@ fn hostile_42_static_sas_that_do_not_hold_together() {
     }
     let neither = STATIC.lines().filter(|line| !line.contains("key_file")).collect::<Vec<_>>().join("\n");
     assert_refused(&format!("{RIGHT}{neither}"), 27, "no key `in`", "`in`, `out` or both");
+}
+
+#[test]
+fn a_dvipas_services_become_the_data_paths_port_table() {
+    let listed =
+        right_but("port: net0}", "port: net0, services: [{protocol: tcp, port: 80}, {protocol: udp, port: 53}]}");
+    let policy = control::control_core::policy(&parse(&listed).unwrap());
+    let offers = |protocol, dst_port| {
+        let (src, dst) = ("10.7.0.9".parse().unwrap(), "203.0.113.80".parse().unwrap());
+        policy.offers(&FlowKey { src, dst, protocol, src_port: 5_000, dst_port }, Fragment::Whole)
+    };
+    assert!(offers(6, 80) && offers(17, 53));
+    assert!(!offers(6, 53) && !offers(17, 80) && !offers(6, 443));
 }

@@ -80,6 +80,7 @@ drop_reasons! {
     PeekUnparsable "peek_unparsable" Suspicious "The peeked inner header is no IP header: forged, or under a wrong key.";
     InnerMalformed "inner_malformed" Suspicious "An authenticated packet holds no well-formed IP packet.";
     TunnelCheck "tunnel_check" Suspicious "The inner addresses or ports lie outside the SA's traffic selectors.";
+    ServiceNotOffered "service_not_offered" Expected "An authenticated client spoke to a port that the DVIPA does not list as a service.";
     Congested "congested" Expected "The outer header was marked congested and the inner packet cannot carry the mark (RFC 6040).";
     TtlExceeded "ttl_exceeded" Expected "The packet's time to live ended here.";
     ConnectionTableFull "connection_table_full" Shortage "A new connection found no free entry; established ones are unharmed.";

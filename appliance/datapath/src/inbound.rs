@@ -123,6 +123,9 @@ impl<Q: PortQueue> DataCore<Q> {
     /// Notes the connection and sends the packet to its application host.
     fn deliver(&mut self, verified: InnerPacket<Q::Buffer>, now: Instant) {
         let InnerPacket { mut packet, inner, proof, peer, return_mtu } = verified;
+        if !self.policy.offers(&inner.flow, inner.fragment) {
+            return self.drops.end(packet, DropReason::ServiceNotOffered);
+        }
         if !self.may_go_on(&inner) {
             return self.drops.end(packet, DropReason::PolicyDiscard);
         }

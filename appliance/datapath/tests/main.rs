@@ -20,5 +20,6 @@ mod lifesize;
 mod noise;
 mod outbound;
 mod replay;
+mod services;
 mod shortages;
 mod support;

@@ -14,7 +14,6 @@ use super::place::Place;
 use super::ports::{OwnAddresses, host_address, refuse_ipv6};
 use super::proposals;
 use super::raw::{self, List, Named, Word};
-use super::routes::Dvipa;
 use super::secrets::Keyring;
 use super::word::{choice_with_unserved, duration, name, number};
 
@@ -34,7 +33,6 @@ pub(super) fn validate(
     named: Option<Named<raw::Connection>>,
     own: &OwnAddresses,
     keyring: &Keyring,
-    dvipas: &[Dvipa],
     warnings: &mut Vec<Warning>,
 ) -> Result<Vec<Connection>, ConfigError> {
     let here = top.key("connections");
@@ -49,40 +47,9 @@ pub(super) fn validate(
             let text = format!("never used: connection {} before it takes the same peers", earlier.name);
             warnings.push(place.warning(&name_word, text));
         }
-        for child in &connection.children {
-            warn_of_wide_selectors(&place, &name_word, &connection, child, dvipas, warnings);
-        }
         connections.push(connection);
     }
     Ok(connections)
-}
-
-/// A DVIPA's services are not enforced by themselves yet, so it is told where selectors let more through.
-fn warn_of_wide_selectors(
-    place: &Place<'_>,
-    name_word: &Word,
-    connection: &Connection,
-    child: &ChildSettings,
-    dvipas: &[Dvipa],
-    warnings: &mut Vec<Warning>,
-) {
-    let reached = |dvipa: &&Dvipa| {
-        let resolved = |template: &SelectorTemplate| match template {
-            SelectorTemplate::Fixed(selector) => Some(*selector),
-            SelectorTemplate::Dynamic { .. } => {
-                connection.local_addrs.contains(&dvipa.address).then(|| template.resolve(dvipa.address))
-            }
-        };
-        child.local_ts.iter().filter_map(resolved).any(|selector| dvipa.is_exceeded_by(&selector))
-    };
-    if let Some(dvipa) = dvipas.iter().find(reached) {
-        let (child, address) = (&child.name, dvipa.address);
-        let text = format!(
-            "clients of child {child} reach more of {address} than its `services:` list, which is not enforced by \
-             itself yet; narrow `local_ts`, such as '{address}/32[tcp/80]'"
-        );
-        warnings.push(place.warning(name_word, text));
-    }
 }
 
 /// Whether an earlier connection takes every peer that a later one could.

@@ -125,7 +125,7 @@ impl Config {
         let dvipas = routes::validate_dvipas(&top, raw.dvipas, &ports, &mut own)?;
         let routes = routes::validate_routes(&top, raw.routes, &ports, &own)?;
         let keyring = secrets::validate(&top, raw.secrets, &mut sources, &mut warnings)?;
-        let connections = connections::validate(&top, raw.connections, &own, &keyring, &dvipas, &mut warnings)?;
+        let connections = connections::validate(&top, raw.connections, &own, &keyring, &mut warnings)?;
         let static_sas = static_sas::validate(&top, raw.static_sas, &dvipas, &mut sources, &mut warnings)?;
         let metrics = output::validate_metrics(&top, raw.metrics)?;
         let log = output::validate_log(&top, raw.log)?;

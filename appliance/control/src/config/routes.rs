@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 
-use ipsec::selector::{AddressRange, PortRange, TrafficSelector};
+use ipsec::selector::AddressRange;
 
 use super::error::{ConfigError, listed, quoted};
 use super::place::Place;
@@ -112,22 +112,8 @@ pub struct Dvipa {
     pub processing: Processing,
     /// How its outbound SAs are numbered.
     pub outbound_sequence: OutboundSequence,
-    /// What it serves. Empty means every port. What clients reach is bounded by the selectors of their SAs alone so far:
-    /// the configuration warns of those that are wider.
+    /// What it serves: clients reach nothing else of it, whatever their SAs' selectors admit. Empty means every port.
     pub services: Vec<Service>,
-}
-
-impl Dvipa {
-    /// Whether a selector lets clients reach more of this address than the services that it lists.
-    pub(super) fn is_exceeded_by(&self, selector: &TrafficSelector) -> bool {
-        let served = |service: &Service| TrafficSelector {
-            addresses: AddressRange::single(self.address),
-            protocol: service.protocol.number(),
-            ports: PortRange::single(service.port),
-        };
-        let listed = self.services.iter().any(|service| served(service).covers(selector));
-        selector.addresses.contains(self.address) && !self.services.is_empty() && !listed
-    }
 }
 
 /// Validates `routes:`.

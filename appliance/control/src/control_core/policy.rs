@@ -3,18 +3,25 @@
 use core::net::IpAddr;
 
 use datapath::forwarding::PortRole;
-use datapath::policy::Policy;
+use datapath::policy::{Policy, Service};
 use ike::config::Connection;
 use ipsec::sa::SaParameters;
 use ipsec::selector::{SelectorTemplate, Selectors, TrafficSelector};
 use ipsec::spd::{self, Action, Spd};
 
-use crate::config::{Config, Role, StaticSa};
+use crate::config::{Config, Dvipa, Role, StaticSa};
 
 /// What the configuration says about addresses and protection.
 #[must_use]
 pub fn policy(config: &Config) -> Policy {
     Policy::new(own_addresses(config), Spd::new(policies(&config.connections, &config.static_sas)))
+        .with_services(config.dvipas.iter().flat_map(services))
+}
+
+/// A DVIPA's `services:` as the destination port table of the data path.
+fn services(dvipa: &Dvipa) -> impl Iterator<Item = Service> {
+    let address = dvipa.address;
+    dvipa.services.iter().map(move |listed| Service { address, protocol: listed.protocol.number(), port: listed.port })
 }
 
 /// The data path's word for a port's role.

@@ -122,7 +122,7 @@ impl Bench {
         let ours: [IpAddr; 4] = [DVIPA, OTHER_DVIPA, NETWORK_ADDRESS, INSIDE_ADDRESS].map(Into::into);
         let common = Common {
             routes: Arc::new(routes(true)),
-            policy: Arc::new(Policy::new(ours, Spd::new(setup.policies.clone()))),
+            policy: Arc::new(Policy::new(ours, Spd::new(setup.policies.clone())).with_services(setup.services.clone())),
             seed: SEED,
             sad_seed: SadSeed::new([0xa5; 32]),
             capacity: setup.capacity,

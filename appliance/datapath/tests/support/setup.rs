@@ -6,6 +6,7 @@ use std::sync::Arc;
 use datapath::connections::Timeouts;
 use datapath::core::Capacity;
 use datapath::forwarding::{Mac, PortFacts, PortRole};
+use datapath::policy::Service;
 use datapath::routes::{PortId, RouteTable, StaticRoute};
 use datapath::sas::{InboundEntry, Notes, OutboundEntry};
 use ipsec::outbound::{OutboundSa, OutboundShared, OuterPolicy};
@@ -30,6 +31,7 @@ pub struct Setup {
     pub capacity: Capacity,
     pub timeouts: Timeouts,
     pub policies: Vec<spd::Policy>,
+    pub services: Vec<Service>,
     /// Whether the next hops are known from the start.
     pub neighbours: bool,
 }
@@ -47,6 +49,7 @@ impl Setup {
             capacity: Capacity { connections: 1_024, sas: 64, handover: 256 },
             timeouts: Timeouts::default(),
             policies: vec![protect("203.0.113.80/32", "0.0.0.0/0")],
+            services: Vec::new(),
             neighbours: true,
         }
     }
