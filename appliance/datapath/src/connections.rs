@@ -1,7 +1,10 @@
-//! The connections that one core owns: (peer, 5-tuple) → state and age.
+//! The connections that one core owns: 5-tuple → peer, state and age.
 //!
 //! Fixed capacity, no allocation after the start. An entry is created only with an [`Authentic`] in hand, so that what
-//! a stranger forges leaves no trace. The peer belongs to the key: clients behind different NATs share inner addresses.
+//! a stranger forges leaves no trace.
+//!
+//! A 5-tuple belongs to one peer at a time, the first that spoke on it: application hosts cannot tell two peers with the
+//! same inner address apart, so a second one would read what the first was told.
 
 use crate::index::HashIndex;
 use core::time::Duration;
@@ -91,9 +94,14 @@ pub const LISTED_AT_ONCE: usize = 4_096;
 
 const _: () = assert!(size_of::<Option<Connection>>() <= 64);
 
-/// Every entry is in use.
+/// Why a client's packet belongs to no connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TableFull;
+pub enum Refusal {
+    /// It would be a new one, and every entry is in use.
+    TableFull,
+    /// The connection is another peer's.
+    OthersFlow,
+}
 
 #[derive(Debug, Clone, Copy)]
 enum Side {
@@ -134,9 +142,11 @@ impl Connections {
     }
 
     /// An authenticated packet of `peer` on `flow`, whose symmetric hash is `hash`: finds its connection or creates it.
+    /// A connection of another peer passes over to this one only where it has ended, or `may_succeed` that peer.
     ///
     /// # Errors
-    /// [`TableFull`] when it would be a new connection and there is no room; established ones are unharmed.
+    /// [`Refusal`]; what stands is unharmed.
+    #[expect(clippy::too_many_arguments, reason = "a packet's facts; a struct for one call would only rename them")]
     pub fn client_spoke(
         &mut self,
         now: Instant,
@@ -144,36 +154,33 @@ impl Connections {
         peer: PeerId,
         flow: &FlowKey,
         tcp: Option<Flags>,
+        may_succeed: impl FnOnce(PeerId) -> bool,
         _proof: &Authentic,
-    ) -> Result<State, TableFull> {
-        let entries = &self.entries;
-        let is_it = |slot: u32| entries[slot as usize].is_some_and(|entry| entry.peer == peer && entry.flow == *flow);
-        let slot = match self.index.find(hash, is_it) {
+    ) -> Result<State, Refusal> {
+        let slot = match self.find(hash, flow) {
             Some(slot) => slot,
             None => self.create(hash, Connection::new(now, peer, *flow))?,
         };
-        let Some(entry) = &mut self.entries[slot as usize] else { return Err(TableFull) };
+        let entry = self.entries[slot as usize].as_mut().ok_or(Refusal::TableFull)?;
+        if entry.peer != peer {
+            if entry.state != State::Closed && !may_succeed(entry.peer) {
+                return Err(Refusal::OthersFlow);
+            }
+            *entry = Connection::new(now, peer, *flow);
+        }
         entry.advance(now, Side::Client, tcp);
         Ok(entry.state)
     }
 
-    /// A packet from the inside on `flow` (service to client), whose symmetric hash is `hash`: the peer that its
-    /// connection belongs to. Of several peers with the same inner addresses, the one that spoke last.
-    pub fn service_spoke(&mut self, now: Instant, hash: u64, flow: &FlowKey, tcp: Option<Flags>) -> Option<PeerId> {
-        let wanted = flow.reversed();
-        let mut newest: Option<(Instant, u32)> = None;
-        let entries = &self.entries;
-        self.index.find(hash, |slot| {
-            if let Some(entry) = entries[slot as usize].filter(|entry| entry.flow == wanted)
-                && newest.is_none_or(|(seen, _)| entry.seen > seen)
-            {
-                newest = Some((entry.seen, slot));
-            }
-            false
-        });
-        let entry = self.entries[newest?.1 as usize].as_mut()?;
-        entry.advance(now, Side::Service, tcp);
-        Some(entry.peer)
+    /// The connection that a packet from the inside on `flow` (service to client), whose symmetric hash is `hash`,
+    /// answers.
+    pub fn answered(&mut self, hash: u64, flow: &FlowKey) -> Option<&mut Connection> {
+        let slot = self.find(hash, &flow.reversed())?;
+        self.entries[slot as usize].as_mut()
+    }
+
+    fn find(&self, hash: u64, flow: &FlowKey) -> Option<u32> {
+        self.index.find(hash, |slot| self.entries[slot as usize].as_ref().is_some_and(|entry| entry.flow == *flow))
     }
 
     /// Looks at the next `budget` entries and forgets those that have outlived their time. `hash` is the one that
@@ -205,9 +212,9 @@ impl Connections {
         (end < self.entries.len()).then_some(end)
     }
 
-    fn create(&mut self, hash: u64, entry: Connection) -> Result<u32, TableFull> {
-        let slot = *self.free.last().ok_or(TableFull)?;
-        self.index.insert(hash, slot).map_err(|_| TableFull)?;
+    fn create(&mut self, hash: u64, entry: Connection) -> Result<u32, Refusal> {
+        let slot = *self.free.last().ok_or(Refusal::TableFull)?;
+        self.index.insert(hash, slot).map_err(|_| Refusal::TableFull)?;
         self.free.pop();
         self.entries[slot as usize] = Some(entry);
         Ok(slot)
@@ -227,6 +234,12 @@ impl Connections {
 impl Connection {
     fn new(now: Instant, peer: PeerId, flow: FlowKey) -> Connection {
         Connection { peer, flow, seen: now, state: State::New, said_fin: SaidFin::default() }
+    }
+
+    /// Its application host said something that goes on to the client. What cannot go on must not be told of here: it
+    /// would keep a connection alive that nobody hears.
+    pub fn service_spoke(&mut self, now: Instant, tcp: Option<Flags>) {
+        self.advance(now, Side::Service, tcp);
     }
 
     fn advance(&mut self, now: Instant, side: Side, tcp: Option<Flags>) {

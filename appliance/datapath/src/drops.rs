@@ -83,10 +83,12 @@ drop_reasons! {
     ServiceNotOffered "service_not_offered" Expected "An authenticated client spoke to a port that the DVIPA does not list as a service.";
     Congested "congested" Expected "The outer header was marked congested and the inner packet cannot carry the mark (RFC 6040).";
     TtlExceeded "ttl_exceeded" Expected "The packet's time to live ended here.";
+    OthersFlow "others_flow" Suspicious "An authenticated client used the addresses and ports of another peer's connection.";
     ConnectionTableFull "connection_table_full" Shortage "A new connection found no free entry; established ones are unharmed.";
     // Towards its next hop.
     PolicyDiscard "policy_discard" Expected "Policy says discard for a packet from the inside.";
     NoOutboundSa "no_outbound_sa" Expected "Policy says protect, but the peer has no SA for this packet now.";
+    PeerAmbiguous "peer_ambiguous" Suspicious "Several peers claim the destination, and no connection says which one is meant; give them addresses of their own.";
     NoRoute "no_route" Suspicious "No route leads to the destination.";
     NeighbourUnresolved "neighbour_unresolved" Expected "The next hop's link address is not known yet.";
     TooBig "too_big" Expected "The packet exceeds the MTU of its way and may not be cut.";

@@ -7,6 +7,7 @@
 
 use crate::buffer::{PacketBuffer, PortQueue};
 use crate::burst::{Burst, narrow};
+use crate::connections::Refusal;
 use crate::core::DataCore;
 use crate::drops::DropReason;
 use crate::forwarding::PortRole;
@@ -130,8 +131,12 @@ impl<Q: PortQueue> DataCore<Q> {
             return self.drops.end(packet, DropReason::PolicyDiscard);
         }
         let hash = inner.flow.symmetric_hash(&self.seed);
-        if self.connections.client_spoke(now, hash, peer, &inner.flow, inner.tcp_flags, &proof).is_err() {
-            return self.drops.end(packet, DropReason::ConnectionTableFull);
+        let may_succeed = |holder| self.sas.outbound.may_succeed(peer, holder);
+        let (flow, flags) = (&inner.flow, inner.tcp_flags);
+        match self.connections.client_spoke(now, hash, peer, flow, flags, may_succeed, &proof) {
+            Ok(_) => {}
+            Err(Refusal::TableFull) => return self.drops.end(packet, DropReason::ConnectionTableFull),
+            Err(Refusal::OthersFlow) => return self.drops.end(packet, DropReason::OthersFlow),
         }
         clamp_mss(packet.bytes_mut(), &inner, return_mtu);
         self.forward(packet, &inner, now);

@@ -108,25 +108,33 @@ impl<Q: PortQueue> DataCore<Q> {
         self.seal(own, now);
     }
 
-    /// The connection names the peer, and so the SA; for the rest the SPD speaks (RFC 4301 §5.1).
+    /// The connection names the peer, and so the SA; for the rest, and where the peer has gone for good, the SPD speaks
+    /// (RFC 4301 §5.1).
     fn choose_sa(&mut self, packet: &PlainPacket<Q::Buffer>, now: Instant) -> Choice {
         let Inner { flow, fragment, tcp_flags, .. } = packet.inner;
         let outbound = &self.sas.outbound;
-        let entry = match self.connections.service_spoke(now, packet.hash, &flow, tcp_flags) {
-            Some(peer) => outbound.of_peer(peer, &flow, fragment),
+        let connection = self.connections.answered(packet.hash, &flow).filter(|found| outbound.knows(found.peer));
+        let entry = match connection {
+            Some(connection) => {
+                let entry = outbound.of_peer(connection.peer, &flow, fragment);
+                if entry.is_some() {
+                    connection.service_spoke(now, tcp_flags);
+                }
+                entry.ok_or(DropReason::NoOutboundSa)
+            }
             None => match self.policy.action(Direction::Outbound, &flow, fragment) {
                 Some(Action::Protect { .. }) => outbound.of_any(&flow, fragment),
                 Some(Action::Bypass) => return Choice::Bypass,
-                Some(Action::Discard) | None => return Choice::Drop(DropReason::PolicyDiscard),
+                Some(Action::Discard) | None => Err(DropReason::PolicyDiscard),
             },
         };
         match entry {
-            Some(entry) => {
+            Ok(entry) => {
                 let parameters = entry.shared.parameters();
                 let (peer, spi) = (parameters.peer, parameters.spi);
                 Choice::Sa { peer, spi, home: entry.home, inner_mtu: entry.inner_mtu }
             }
-            None => Choice::Drop(DropReason::NoOutboundSa),
+            Err(reason) => Choice::Drop(reason),
         }
     }
 

@@ -1,6 +1,7 @@
 //! The SAs as one core holds them: its inbound instances by (DVIPA, SPI), and every peer's outbound SAs.
 
 use crate::counters::Counter;
+use crate::drops::DropReason;
 use crate::mailbox::{Event, SaName};
 use core::net::{IpAddr, SocketAddr};
 use ipsec::Spi;
@@ -233,11 +234,31 @@ impl OutboundSas {
         entries.iter().rev().map(|entry| &**entry).find(|entry| admits(entry))
     }
 
-    /// The newest SA of any peer that admits the packet: for packets that no connection speaks for.
-    pub fn of_any(&self, flow: &FlowKey, fragment: Fragment) -> Option<&OutboundEntry> {
+    /// The newest SA that admits the packet, of the one peer that has such an SA: for packets that no connection speaks
+    /// for. Several peers may claim one inner address; which of them is meant nobody knows, and what is one's must not be
+    /// told another.
+    pub fn of_any(&self, flow: &FlowKey, fragment: Fragment) -> Result<&OutboundEntry, DropReason> {
         let hosts = self.by_host.get(&flow.dst).into_iter().flatten();
-        let mut peers = hosts.rev().chain(self.wide.iter().rev());
-        peers.find_map(|&peer| self.of_peer(peer, flow, fragment))
+        let peers = hosts.rev().chain(self.wide.iter().rev());
+        let mut admitting = peers.filter_map(|&peer| self.of_peer(peer, flow, fragment));
+        let newest = admitting.next().ok_or(DropReason::NoOutboundSa)?;
+        if admitting.all(|other| is_one_peer(newest, other)) { Ok(newest) } else { Err(DropReason::PeerAmbiguous) }
+    }
+
+    /// Whether this peer has any SA.
+    pub fn knows(&self, peer: PeerId) -> bool {
+        self.by_peer.contains_key(&peer)
+    }
+
+    /// Whether `newcomer` may go on with what `holder` began: where that one has gone, or both are the same identity that
+    /// has authenticated itself anew.
+    pub fn may_succeed(&self, newcomer: PeerId, holder: PeerId) -> bool {
+        let newest = |peer| self.by_peer.get(&peer).and_then(|entries| entries.last());
+        match (newest(holder), newest(newcomer)) {
+            (None, _) => true,
+            (Some(holder), Some(newcomer)) => is_one_peer(holder, newcomer),
+            (Some(_), None) => false,
+        }
     }
 
     /// One certain SA, to seal with.
@@ -252,6 +273,12 @@ impl OutboundSas {
             entry.move_remote(remote);
         }
     }
+}
+
+/// Whether two SAs were negotiated with the same authenticated identity.
+fn is_one_peer(one: &OutboundEntry, other: &OutboundEntry) -> bool {
+    let (one, other) = (one.shared.parameters(), other.shared.parameters());
+    one.peer == other.peer || one.peer_name == other.peer_name
 }
 
 fn remote_of(entry: &OutboundEntry) -> &[TrafficSelector] {

@@ -23,7 +23,7 @@ pub(crate) fn parameters(peer: u64, spi: u32, direction: Direction, remote_ts: &
     SaParameters {
         name: "web".into(),
         peer: PeerId(peer),
-        peer_name: "client@example".into(),
+        peer_name: format!("peer{peer}").into(),
         dvipa: [203, 0, 113, 80].into(),
         remote,
         spi: Spi::new(spi).unwrap(),

@@ -10,7 +10,7 @@ use wire::protocol;
 use wire::tcp::Flags;
 
 use crate::support::client::{Client, SaSpec};
-use crate::support::packets::{Flow, a_hop_later, ip_in};
+use crate::support::packets::Flow;
 use crate::support::{Bench, Setup};
 
 /// Says something from the client's side.
@@ -198,45 +198,6 @@ fn answers_keep_a_connection_alive_and_establish_it() {
         pass(&mut bench, Duration::from_secs(29));
         web_says(&mut bench, &flow.answer().udp(b"still sending"));
         assert_eq!(only(&mut bench).state, State::Established);
-    }
-}
-
-#[test]
-fn two_peers_with_one_inner_address_and_port_are_two_connections() {
-    for cores in 1..=2 {
-        let mut bench = Bench::new(cores);
-        let mut first = bench.connect(SaSpec::default());
-        let remote = [198, 51, 100, 8].into();
-        let spec = SaSpec { peer: 2, spi_in: 0xc000_0002, spi_out: 0xd000_0002, remote, ..SaSpec::default() };
-        let mut second = bench.connect(spec);
-        let flow = first.flow(5_000);
-        assert_eq!(flow, second.flow(5_000));
-
-        client_says(&mut bench, &mut first, &flow.tcp(Flags::SYN, b"first"));
-        bench.advance(Duration::from_millis(1));
-        client_says(&mut bench, &mut second, &flow.tcp(Flags::SYN, b"second"));
-        let delivered = bench.take_delivered();
-        assert_eq!(ip_in(&delivered[0].bytes), a_hop_later(&flow.tcp(Flags::SYN, b"first")));
-        assert_eq!(ip_in(&delivered[1].bytes), a_hop_later(&flow.tcp(Flags::SYN, b"second")));
-        let mut peers: Vec<u64> = bench.connections().iter().map(|(_, connection)| connection.peer.0).collect();
-        peers.sort_unstable();
-        assert_eq!(peers, [1, 2]);
-
-        // The answer goes to the one that spoke last, under that one's key; the other cannot read it.
-        web_says(&mut bench, &flow.answer().tcp(SYN_ACK, b""));
-        assert!(second.open(&bench.take_sent()[0].bytes).is_ok());
-        bench.advance(Duration::from_millis(1));
-        client_says(&mut bench, &mut first, &flow.tcp(Flags::ACK, b""));
-        web_says(&mut bench, &flow.answer().tcp(SYN_ACK, b""));
-        assert!(first.open(&bench.take_sent()[0].bytes).is_ok());
-        // What ends one connection leaves the other as it is.
-        bench.advance(Duration::from_millis(1));
-        client_says(&mut bench, &mut first, &flow.tcp(Flags::RST, b""));
-        let states = |bench: &mut Bench, peer| {
-            let connections = bench.connections();
-            connections.iter().find(|(_, connection)| connection.peer == PeerId(peer)).unwrap().1.state
-        };
-        assert_eq!((states(&mut bench, 1), states(&mut bench, 2)), (State::Closed, State::Established));
     }
 }
 

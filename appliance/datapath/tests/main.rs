@@ -19,6 +19,7 @@ mod inbound;
 mod lifesize;
 mod noise;
 mod outbound;
+mod peers;
 mod replay;
 mod services;
 mod shortages;

@@ -225,8 +225,8 @@ fn hostile_41_a_full_sad_gives_the_newcomer_back_and_harms_nobody() {
     let given_back =
         |bench: &Bench| bench.retired.iter().filter(|(_, what)| matches!(what, Retired::Inbound(_))).count();
     assert_eq!(given_back(&bench), 2, "by both cores");
-    for client in [&mut first, &mut second, &mut third] {
-        bench.client_sends(0, &client.seal(&client.flow(5_000).udp(b"hello")));
+    for (client, port) in [&mut first, &mut second, &mut third].into_iter().zip(5_000..) {
+        bench.client_sends(0, &client.seal(&client.flow(port).udp(b"hello")));
     }
     bench.settle();
     assert_eq!(bench.take_delivered().len(), 2);
@@ -236,7 +236,7 @@ fn hostile_41_a_full_sad_gives_the_newcomer_back_and_harms_nobody() {
     for core in 0..2 {
         bench.command(core, Command::InstallInbound(inbound_entry(&third, core)));
     }
-    bench.client_sends(0, &third.seal(&third.flow(5_000).udp(b"hello")));
+    bench.client_sends(0, &third.seal(&third.flow(5_002).udp(b"hello")));
     bench.settle();
     assert_eq!(bench.take_delivered().len(), 1);
 }

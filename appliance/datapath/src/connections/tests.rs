@@ -18,6 +18,7 @@ fn poor_hash(flow: &FlowKey) -> u64 {
 /// A connection as a plain reading of [`State`]'s words has it.
 #[derive(Debug, Clone, Copy)]
 struct Known {
+    peer: PeerId,
     seen: Instant,
     answered: bool,
     fins: (bool, bool),
@@ -25,6 +26,10 @@ struct Known {
 }
 
 impl Known {
+    fn fresh(now: Instant, peer: PeerId) -> Known {
+        Known { peer, seen: now, answered: false, fins: (false, false), reset: false }
+    }
+
     fn state(self) -> State {
         match (self.answered, self.fins, self.reset) {
             (_, _, true) | (_, (true, true), _) => State::Closed,
@@ -39,7 +44,7 @@ impl Known {
         let flags = tcp.unwrap_or(Flags::NONE);
         let ended = matches!(self.state(), State::Closing | State::Closed);
         if ended && by_client && flags.opens_connection() {
-            *self = Known { seen: now, answered: false, fins: (false, false), reset: false };
+            *self = Known::fresh(now, self.peer);
             return;
         }
         self.answered |= !by_client;
@@ -64,7 +69,7 @@ impl Known {
 
 #[derive(Debug, Clone)]
 enum Step {
-    Client { peer: u64, port: u16, tcp: Option<u8> },
+    Client { peer: u64, port: u16, tcp: Option<u8>, may_succeed: bool },
     Service { port: u16, tcp: Option<u8> },
     Wait { seconds: u64 },
 }
@@ -74,7 +79,9 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let tcp = prop::option::of(prop::sample::select(vec![0x02_u8, 0x10, 0x12, 0x01, 0x11, 0x04, 0x14, 0x06, 0x03]));
     prop::collection::vec(
         prop_oneof![
-            4 => (0_u64..3, 0_u16..9, tcp.clone()).prop_map(|(peer, port, tcp)| Step::Client { peer, port, tcp }),
+            4 => (0_u64..3, 0_u16..9, tcp.clone(), prop::bool::weighted(0.2)).prop_map(
+                |(peer, port, tcp, may_succeed)| Step::Client { peer, port, tcp, may_succeed }
+            ),
             2 => (0_u16..9, tcp).prop_map(|(port, tcp)| Step::Service { port, tcp }),
             1 => (0_u64..300).prop_map(|seconds| Step::Wait { seconds }),
         ],
@@ -91,45 +98,49 @@ proptest! {
     fn the_table_agrees_with_a_map(capacity in 0_usize..60, steps in steps()) {
         let proof = proof();
         let mut table = Connections::new(capacity, Timeouts::default());
-        let mut model: BTreeMap<(PeerId, FlowKey), Known> = BTreeMap::new();
+        let mut model: BTreeMap<FlowKey, Known> = BTreeMap::new();
         let mut now = Instant::from_secs(1);
         for step in steps {
             now = now.saturating_add(Duration::from_nanos(1));
             match step {
-                Step::Client { peer, port, tcp } => {
+                Step::Client { peer, port, tcp, may_succeed } => {
                     let (peer, flow, tcp) = (PeerId(peer), flow(port, protocol(tcp)), tcp.map(Flags::from_bits));
-                    let found = table.client_spoke(now, poor_hash(&flow), peer, &flow, tcp, &proof);
-                    let has_room = model.len() < capacity || model.contains_key(&(peer, flow));
-                    if has_room {
-                        let fresh = Known { seen: now, answered: false, fins: (false, false), reset: false };
-                        let known = model.entry((peer, flow)).or_insert(fresh);
-                        known.hears(now, true, tcp);
-                        prop_assert_eq!(found, Ok(known.state()));
+                    let found = table.client_spoke(now, poor_hash(&flow), peer, &flow, tcp, |_| may_succeed, &proof);
+                    let held = model.get(&flow).copied();
+                    let is_others =
+                        held.is_some_and(|held| held.peer != peer && held.state() != State::Closed && !may_succeed);
+                    if held.is_none() && model.len() == capacity {
+                        prop_assert_eq!(found, Err(Refusal::TableFull));
+                    } else if is_others {
+                        prop_assert_eq!(found, Err(Refusal::OthersFlow));
                     } else {
-                        prop_assert_eq!(found, Err(TableFull));
+                        let mut known = held.filter(|held| held.peer == peer).unwrap_or(Known::fresh(now, peer));
+                        known.hears(now, true, tcp);
+                        model.insert(flow, known);
+                        prop_assert_eq!(found, Ok(known.state()));
                     }
                 }
                 Step::Service { port, tcp } => {
                     let answer = flow(port, protocol(tcp)).reversed();
                     let tcp = tcp.map(Flags::from_bits);
-                    let peer = table.service_spoke(now, poor_hash(&answer), &answer, tcp);
-                    let of_flow = model.iter_mut().filter(|((_, flow), _)| *flow == answer.reversed());
-                    let newest = of_flow.max_by_key(|(_, known)| known.seen);
-                    prop_assert_eq!(peer, newest.as_ref().map(|((peer, _), _)| *peer));
-                    if let Some((_, known)) = newest {
+                    let answered = table.answered(poor_hash(&answer), &answer);
+                    let known = model.get_mut(&answer.reversed());
+                    prop_assert_eq!(answered.as_ref().map(|found| found.peer), known.as_ref().map(|known| known.peer));
+                    if let (Some(connection), Some(known)) = (answered, known) {
+                        connection.service_spoke(now, tcp);
                         known.hears(now, false, tcp);
                     }
                 }
                 Step::Wait { seconds } => {
                     now = now.saturating_add(Duration::from_secs(seconds));
                     table.sweep(now, capacity, poor_hash);
-                    model.retain(|(_, flow), known| now.saturating_since(known.seen) <= known.patience(flow.protocol));
+                    model.retain(|flow, known| now.saturating_since(known.seen) <= known.patience(flow.protocol));
                 }
             }
             let mut page = Vec::with_capacity(capacity);
             prop_assert_eq!(table.list(0, &mut page), None);
-            let listed: BTreeMap<_, _> = page.iter().map(|entry| ((entry.peer, entry.flow), entry.state)).collect();
-            let known: BTreeMap<_, _> = model.iter().map(|(key, known)| (*key, known.state())).collect();
+            let listed: BTreeMap<_, _> = page.iter().map(|entry| (entry.flow, (entry.peer, entry.state))).collect();
+            let known: BTreeMap<_, _> = model.iter().map(|(flow, known)| (*flow, (known.peer, known.state()))).collect();
             prop_assert_eq!(listed, known);
             prop_assert_eq!(table.len(), model.len());
         }
@@ -142,7 +153,7 @@ fn a_sweep_looks_at_no_more_entries_than_it_may() {
     let mut table = Connections::new(100, Timeouts::default());
     for port in 0..40 {
         let flow = flow(port, 17);
-        table.client_spoke(Instant::ZERO, u64::from(port), PeerId(1), &flow, None, &proof).unwrap();
+        table.client_spoke(Instant::ZERO, u64::from(port), PeerId(1), &flow, None, |_| false, &proof).unwrap();
     }
     let later = Instant::from_secs(1_000);
     for swept in 1..=4 {
@@ -151,14 +162,15 @@ fn a_sweep_looks_at_no_more_entries_than_it_may() {
     }
 }
 
-/// One conversation of many peers that share an inner address: they share a hash, and so their place.
+/// Nobody can aim flows at one bucket who does not know the seed; who could would hurt that bucket alone.
 #[test]
-fn more_peers_with_one_flow_than_fit_its_place_are_refused_and_others_are_not() {
+fn more_flows_of_one_hash_than_fit_its_place_are_refused_and_others_are_not() {
     let proof = proof();
     let mut table = Connections::new(1_000, Timeouts::default());
-    let mut spoke =
-        |peer, hash, port| table.client_spoke(Instant::ZERO, hash, PeerId(peer), &flow(port, 17), None, &proof).is_ok();
-    assert_eq!((0..1_000).take_while(|&peer| spoke(peer, 0, 0)).count(), 80);
-    assert!(spoke(1, 77, 7));
+    let mut spoke = |hash, port| {
+        table.client_spoke(Instant::ZERO, hash, PeerId(1), &flow(port, 17), None, |_| false, &proof).is_ok()
+    };
+    assert_eq!((0..1_000).take_while(|&port| spoke(0, port)).count(), 80);
+    assert!(spoke(77, 2_000));
     assert_eq!(table.len(), 81);
 }

@@ -1,12 +1,15 @@
 use super::*;
 use crate::testing::{engine, parameters};
 use ipsec::iv::SenderNumber;
-use ipsec::sa::Direction;
+use ipsec::sa::{Direction, SaParameters};
 use proptest::prelude::*;
 
 /// An outbound SA towards these inner addresses.
 fn entry(peer: u64, spi: u32, remote_ts: &[&str]) -> Box<OutboundEntry> {
-    let parameters = parameters(peer, spi, Direction::Outbound, remote_ts);
+    of(parameters(peer, spi, Direction::Outbound, remote_ts))
+}
+
+fn of(parameters: SaParameters) -> Box<OutboundEntry> {
     Box::new(OutboundEntry {
         remote: parameters.remote,
         shared: OutboundShared::new(parameters, engine(), SenderNumber(0)).unwrap(),
@@ -16,6 +19,13 @@ fn entry(peer: u64, spi: u32, remote_ts: &[&str]) -> Box<OutboundEntry> {
         notes: Notes::default(),
         totals: Arc::default(),
     })
+}
+
+/// The same of a certain identity.
+fn named(peer: u64, spi: u32, identity: &str) -> Box<OutboundEntry> {
+    let mut parameters = parameters(peer, spi, Direction::Outbound, &["10.7.0.0/16"]);
+    parameters.peer_name = identity.into();
+    of(parameters)
 }
 
 fn towards(dst: [u8; 4]) -> FlowKey {
@@ -82,10 +92,25 @@ fn nothing_is_left_of_peers_that_have_gone() {
     assert!(sas.by_peer.is_empty() && sas.by_host.is_empty() && sas.wide.is_empty(), "{sas:?}");
 }
 
+#[test]
+fn who_has_come_anew_succeeds_and_the_newest_is_meant() {
+    let mut sas = OutboundSas::default();
+    sas.insert(named(1, 300, "one"));
+    sas.insert(named(2, 301, "other"));
+    sas.insert(named(3, 302, "one"));
+    let may_succeed = |newcomer, holder| sas.may_succeed(PeerId(newcomer), PeerId(holder));
+    assert!(may_succeed(3, 1) && may_succeed(1, 3) && may_succeed(2, 9));
+    assert!(!may_succeed(2, 1) && !may_succeed(3, 2) && !may_succeed(9, 1));
+    let flow = towards([10, 7, 0, 1]);
+    assert_eq!(sas.of_any(&flow, Fragment::Whole).err(), Some(DropReason::PeerAmbiguous));
+    sas.remove(PeerId(2), spi(301));
+    assert_eq!(spi_of(sas.of_any(&flow, Fragment::Whole).ok()), Some(302));
+}
+
 proptest! {
     /// Whom a packet without a connection goes to, against a look at every SA.
     #[test]
-    fn of_any_finds_an_sa_exactly_if_one_admits(
+    fn of_any_finds_an_sa_exactly_if_one_peer_has_one(
         steps in prop::collection::vec((any::<bool>(), 0_u64..4, 0_u32..4, 0_usize..5), 1..60),
     ) {
         const SELECTORS: [&[&str]; 5] =
@@ -111,8 +136,12 @@ proptest! {
                     (parameters.peer.0, parameters.spi.get() - 300)
                 });
                 let candidates: Vec<_> = model.iter().filter(|&&(_, _, s)| admits(s)).map(|&(p, n, _)| (p, n)).collect();
-                prop_assert_eq!(found.is_some(), !candidates.is_empty());
-                prop_assert!(found.is_none_or(|found| candidates.contains(&found)));
+                let expected = match candidates.last() {
+                    None => Err(DropReason::NoOutboundSa),
+                    Some(newest) if candidates.iter().all(|(peer, _)| *peer == newest.0) => Ok(*newest),
+                    Some(_) => Err(DropReason::PeerAmbiguous),
+                };
+                prop_assert_eq!(found, expected);
             }
         }
     }

@@ -31,6 +31,8 @@ pub fn engine() -> Engine {
 #[derive(Debug, Clone)]
 pub struct SaSpec {
     pub peer: u64,
+    /// The identity that the peer has shown.
+    pub identity: &'static str,
     /// The client's outer address.
     pub remote: Ipv4Addr,
     pub dvipa: Ipv4Addr,
@@ -59,6 +61,7 @@ impl Default for SaSpec {
     fn default() -> Self {
         SaSpec {
             peer: 1,
+            identity: "client@example",
             remote: Ipv4Addr::new(198, 51, 100, 7),
             dvipa: DVIPA,
             spi_in: 0xc000_0001,
@@ -96,7 +99,7 @@ impl SaSpec {
         SaParameters {
             name: "web".into(),
             peer: PeerId(self.peer),
-            peer_name: "client@example".into(),
+            peer_name: self.identity.into(),
             dvipa: if is_client { remote } else { dvipa },
             remote: if is_client { dvipa } else { remote },
             spi: Spi::new(spi).unwrap(),
