@@ -2,9 +2,11 @@
 
 mod commands;
 mod datagrams;
+mod heard;
 mod show;
 mod time;
 
+pub use heard::ChildName;
 pub use show::{ChildInfo, IkeSaInfo, Occupancy};
 
 use std::collections::{BTreeMap, BTreeSet};

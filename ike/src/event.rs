@@ -165,6 +165,8 @@ pub enum Event {
         peer: PeerId,
         /// Its new address and port.
         remote: SocketAddr,
+        /// Our address.
+        dvipa: IpAddr,
         /// The inbound SPIs of its CHILD_SAs.
         children: Vec<Spi>,
     },

@@ -83,5 +83,5 @@ pub use channel::Role;
 pub use counters::{Counters, DropReason};
 pub use crypto::kex::Kex;
 pub use crypto::prf::Prf;
-pub use endpoint::{ChildInfo, Endpoint, IkeSaInfo, Occupancy};
+pub use endpoint::{ChildInfo, ChildName, Endpoint, IkeSaInfo, Occupancy};
 pub use event::{Datagram, Event};

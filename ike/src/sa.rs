@@ -94,6 +94,8 @@ pub(crate) struct IkeSa {
     expires_at: Option<Instant>,
     probe_at: Option<Instant>,
     keepalive_at: Option<Instant>,
+    /// When the peer was last followed to where its ESP came from.
+    followed_esp: Option<Instant>,
     end: Option<DownReason>,
 }
 
@@ -134,6 +136,7 @@ impl IkeSa {
             expires_at: connection.over_time.map(|span| cx.now + span),
             probe_at: connection.dpd_delay.map(|span| cx.now + span),
             keepalive_at: birth.path.nat.ours.then(|| cx.now + cx.config.timing.nat_keepalive),
+            followed_esp: None,
             end: None,
         }
     }

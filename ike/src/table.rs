@@ -71,6 +71,12 @@ impl SaTable {
         self.by_deadline.first().map(|(deadline, _)| *deadline)
     }
 
+    /// Those whose deadlines have come.
+    pub(crate) fn due(&self, now: Instant) -> impl Iterator<Item = &IkeSa> {
+        let due = self.by_deadline.iter().take_while(move |(deadline, _)| *deadline <= now);
+        due.filter_map(|(_, spi)| self.by_spi.get(spi).map(|slot| &*slot.sa))
+    }
+
     /// One whose deadline has come.
     pub(crate) fn next_due(&self, now: Instant) -> Option<IkeSpi> {
         self.by_deadline.first().filter(|(deadline, _)| *deadline <= now).map(|(_, spi)| *spi)

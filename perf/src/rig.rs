@@ -15,7 +15,7 @@ use datapath::handover::mesh;
 use datapath::mailbox::{Command, CoreLink, mailbox};
 use datapath::policy::Policy;
 use datapath::routes::{NextHop, PortId, Prefix, RouteTable, StaticRoute};
-use datapath::sas::{InboundEntry, Notes, OutboundEntry};
+use datapath::sas::{InboundEntry, Notes, OutboundEntry, SaTotals};
 use dpdk::{Device, Eal, Mempool, PortConfig};
 use ipsec::engine::Engine;
 use ipsec::iv::{IvGenerator, SenderNumber};
@@ -150,7 +150,7 @@ impl Rig {
             let outbound = case.appliance_outbound(sa, engine)?;
             let inner_mtu = outbound.inner_mtu(MTU_BYTES) as u16;
             let inbound = case.appliance_inbound(sa, engine)?;
-            let inbound = InboundEntry::new(inbound, inner_mtu, Notes::default(), Arc::default());
+            let inbound = InboundEntry::new(inbound, inner_mtu, Notes::default(), SaTotals::of_cores(1), 0);
             self.tell(Command::InstallInbound(Box::new(inbound)))?;
             self.tell(Command::InstallOutbound(Box::new(OutboundEntry {
                 remote: outer_address(sa).into(),

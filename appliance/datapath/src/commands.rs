@@ -51,6 +51,11 @@ impl<Q: PortQueue> DataCore<Q> {
                 self.sas.outbound.move_peer(peer, remote);
                 None
             }
+            Command::MoveInbound { dvipa, spi, remote } => {
+                let entry = self.sas.inbound.get_mut(dvipa, spi);
+                entry.and_then(|entry| entry.mapping.as_mut()).into_iter().for_each(|mapping| mapping.set(remote));
+                None
+            }
             Command::Routes(routes) => Some(retired(Retired::Routes(self.forwarding.replace_routes(routes)))),
             Command::Policy(policy) => {
                 let former = std::mem::replace(&mut self.policy, policy);

@@ -103,14 +103,18 @@ impl<Q: PortQueue> DataCore<Q> {
                 return Err((packet, reason));
             };
             let opened = open_one(entry, &mut packet);
-            let soft = opened.as_ref().is_ok_and(|opened| opened.soft_reached);
-            let authentic = matches!(opened, Ok(_) | Err(InboundError::Dummy));
-            entry.notes.note(authentic, soft, matches!(opened, Err(InboundError::HardLimit)));
+            entry.learn(&opened, now);
             if entry.notes.has_news() {
                 let name = entry.name();
                 entry.notes.tell(name, |event| mailbox.events.push(event).is_ok());
             }
-            entry.publish();
+            if let Ok(opened) = &opened
+                && entry.mapping.is_some()
+            {
+                let source = outer::udp_source(packet.frame.bytes());
+                let moved = entry.find_moved(&opened.proof, source, now);
+                moved.into_iter().for_each(|event| mailbox.tell_if_roomy(event));
+            }
             match opened.map_err(reason_of).and_then(|opened| tunnel_check(entry, &packet, opened)) {
                 Ok(opened) => into_inner(packet, entry, opened),
                 Err(reason) => Err((packet, reason)),

@@ -26,6 +26,7 @@ pub mod idle;
 mod inbound;
 pub mod index;
 pub mod mailbox;
+pub mod mapping;
 pub mod memory;
 mod outbound;
 pub mod outer;

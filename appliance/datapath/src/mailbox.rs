@@ -21,6 +21,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 const COMMANDS: usize = 1024;
 /// Events that can wait for the control core: every command may answer with one, the core itself adds few.
 const EVENTS: usize = 2 * COMMANDS;
+/// Places that no news of moved peers may take: a NAT that restarts moves all its peers at once, and they tell again.
+pub(crate) const EVENTS_RESERVE: usize = EVENTS / 2;
 /// Frames that can wait for the control core. Bounded small: what floods it is worth least.
 const PUNTED: usize = 512;
 /// Places that only ARP and IKE may take, so that no flood of pings cuts us off from our neighbours and peers.
@@ -54,6 +56,15 @@ pub enum Command {
         /// Whose address.
         peer: PeerId,
         /// The new one, with the UDP port where ESP travels in UDP.
+        remote: SocketAddr,
+    },
+    /// The NAT in front of a peer has moved it: what comes by this inbound SA comes from there now.
+    MoveInbound {
+        /// The address it belongs to.
+        dvipa: IpAddr,
+        /// Our SPI.
+        spi: Spi,
+        /// The peer's address and port.
         remote: SocketAddr,
     },
     /// Use these routes from now on.
@@ -97,6 +108,16 @@ pub enum Event {
     HardLimit {
         /// Which SA.
         sa: SaName,
+    },
+    /// The newest packet of an inbound SA is authentic and came in UDP from elsewhere than the peer is: its NAT has
+    /// moved it. Said again, at a limited rate, until [`Command::MoveInbound`] says that it is followed.
+    PeerMoved {
+        /// Which SA.
+        sa: SaName,
+        /// Where it came from.
+        remote: SocketAddr,
+        /// The packet's number: what another core tells with a lower one is older.
+        sequence: u64,
     },
     /// A packet waits for this neighbour's link address; it was dropped.
     NeighbourWanted(NextHop),
@@ -234,6 +255,14 @@ impl<B> Mailbox<B> {
             return None;
         }
         self.commands.pop().ok()
+    }
+
+    /// Tells what will be told again if it finds the ring half full.
+    pub fn tell_if_roomy(&mut self, event: Event) {
+        if self.events.slots() > EVENTS_RESERVE {
+            // There is room: nobody else fills the ring.
+            let _ = self.events.push(event);
+        }
     }
 
     /// Says that one more command has been executed.

@@ -3,7 +3,7 @@
 use crate::drops::DropReason;
 use crate::forwarding::{PortFacts, PortRole};
 use crate::policy::Policy;
-use core::net::IpAddr;
+use core::net::{IpAddr, SocketAddr};
 use core::ops::Range;
 use ipsec::ecn::Ecn;
 use wire::ethernet::{self, EtherType};
@@ -107,6 +107,15 @@ fn classify_udp(ip: &ipv4::Packet<&[u8]>, dst: IpAddr, start: usize) -> Result<O
         },
         _clear => Ok(Outer::Cleartext(start..start + ip.total_len())),
     }
+}
+
+/// Where a frame that holds ESP in UDP came from; `None` if it holds anything else, ESP without UDP included. To be asked
+/// of frames that have been classified.
+pub fn udp_source(frame: &[u8]) -> Option<SocketAddr> {
+    let ethernet = ethernet::Packet::new_checked(frame).ok()?;
+    let ip = ipv4::Packet::new_checked(ethernet.payload()).ok()?;
+    let udp = udp::Packet::new_checked(ip.payload()).ok().filter(|_| ip.protocol() == protocol::UDP)?;
+    Some(SocketAddr::new(ip.src().into(), udp.src_port()))
 }
 
 fn place_esp(bytes: &[u8], dvipa: IpAddr, place: Range<usize>, ecn: Ecn) -> Result<EspPlace, DropReason> {

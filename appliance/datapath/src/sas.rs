@@ -3,13 +3,16 @@
 use crate::counters::Counter;
 use crate::drops::DropReason;
 use crate::mailbox::{Event, SaName};
+use crate::mapping::Mapping;
 use core::net::{IpAddr, SocketAddr};
 use ipsec::Spi;
-use ipsec::inbound::{InboundSa, InboundShared};
+use ipsec::esp::Authentic;
+use ipsec::inbound::{InboundError, InboundSa, InboundShared, Opened};
 use ipsec::outbound::{OutboundSa, OutboundShared};
 use ipsec::sa::PeerId;
 use ipsec::sad::Sad;
 use ipsec::selector::TrafficSelector;
+use ipsec::time::Instant;
 use std::collections::HashMap;
 use std::sync::Arc;
 use wire::Fragment;
@@ -25,6 +28,19 @@ pub struct SaTotals {
     pub bytes: Counter,
     /// Packets refused as replayed or older than the window.
     pub replay_drops: Counter,
+    /// The highest number accepted.
+    pub top: Counter,
+    /// When the last fresh and authentic packet came, in nanoseconds of the appliance's clock; 0 before the first.
+    pub heard: Counter,
+}
+
+const _: () = assert!(size_of::<SaTotals>() == 64);
+
+impl SaTotals {
+    /// One for each core.
+    pub fn of_cores(cores: usize) -> Arc<[Arc<SaTotals>]> {
+        (0..cores).map(|_| Arc::default()).collect()
+    }
 }
 
 /// What an SA's packets have shown that the control core has to know, and what of it has been told.
@@ -100,14 +116,28 @@ pub struct InboundEntry {
     pub return_mtu: u16,
     /// What the control core has been told of it.
     pub notes: Notes,
+    /// Where the peer is, if it is behind a NAT.
+    pub mapping: Option<Mapping>,
     /// What this core has counted.
     pub totals: Arc<SaTotals>,
+    /// What each core has counted.
+    of_all_cores: Arc<[Arc<SaTotals>]>,
 }
 
 impl InboundEntry {
-    /// One core's instance of `shared`; `notes` say whether its first packet is to be told.
-    pub fn new(shared: Arc<InboundShared>, return_mtu: u16, notes: Notes, totals: Arc<SaTotals>) -> Self {
-        InboundEntry { sa: InboundSa::new(shared), return_mtu, notes, totals }
+    /// The instance of `shared` on the core with this number, which must be one of those in `of_all_cores`; `notes` say
+    /// whether its first packet is to be told.
+    pub fn new(
+        shared: Arc<InboundShared>,
+        return_mtu: u16,
+        notes: Notes,
+        of_all_cores: Arc<[Arc<SaTotals>]>,
+        core: usize,
+    ) -> Self {
+        debug_assert!(core < of_all_cores.len(), "a core without a place for its counters");
+        let totals = of_all_cores.get(core).map(Arc::clone).unwrap_or_default();
+        let mapping = Mapping::of(shared.parameters());
+        InboundEntry { sa: InboundSa::new(shared), return_mtu, notes, mapping, totals, of_all_cores }
     }
 
     /// How other cores name it.
@@ -115,12 +145,48 @@ impl InboundEntry {
         SaName::of(self.sa.shared().parameters())
     }
 
-    /// Shows readers what has been counted.
-    pub fn publish(&self) {
+    /// Draws its conclusions from a packet that was or was not opened, and shows readers what has been counted.
+    pub fn learn(&mut self, opened: &Result<Opened, InboundError>, now: Instant) {
+        let is_fresh = is_fresh(opened);
+        let soft = opened.as_ref().is_ok_and(|opened| opened.soft_reached);
+        self.notes.note(is_fresh, soft, matches!(opened, Err(InboundError::HardLimit)));
         let counters = self.sa.counters();
         self.totals.packets.set(counters.packets);
         self.totals.bytes.set(counters.bytes);
         self.totals.replay_drops.set(counters.replay_drops);
+        if is_fresh {
+            self.totals.top.set(self.sa.window().top());
+            self.totals.heard.set(now.as_nanos());
+        }
+    }
+
+    /// The news that the peer has moved, if this packet shows that: it is the newest of all cores and came from
+    /// elsewhere. Other cores' counters are looked at only if it did.
+    pub fn find_moved(&mut self, proof: &Authentic, source: Option<SocketAddr>, now: Instant) -> Option<Event> {
+        let (sequence, remote) = (proof.sequence(), source?);
+        let mapping = self.mapping.as_mut().filter(|mapping| mapping.is_to_be_told(remote, now))?;
+        if self.of_all_cores.iter().any(|totals| totals.top.get() > sequence) {
+            return None;
+        }
+        mapping.told(proof, now);
+        Some(Event::PeerMoved { sa: self.name(), remote, sequence })
+    }
+}
+
+/// Whether a packet was verified and its number is taken: only then does it say anything about its peer, for what takes
+/// no number can be repeated by anybody.
+fn is_fresh(opened: &Result<Opened, InboundError>) -> bool {
+    match opened {
+        Ok(_) | Err(InboundError::Dummy | InboundError::HardLimit) => true,
+        Err(
+            InboundError::Truncated
+            | InboundError::Replayed
+            | InboundError::TooOld
+            | InboundError::AuthenticationFailed
+            | InboundError::BadPadding
+            | InboundError::UnknownNextHeader
+            | InboundError::MalformedInner,
+        ) => false,
     }
 }
 
@@ -157,8 +223,9 @@ impl OutboundEntry {
         }
     }
 
-    /// An address of the other family is refused: the outer headers are of one family for the life of the SA.
-    fn move_remote(&mut self, remote: SocketAddr) {
+    /// The peer has moved. An address of the other family is refused: the outer headers are of one family for the life of
+    /// the SA.
+    pub fn move_remote(&mut self, remote: SocketAddr) {
         if remote.is_ipv4() != self.remote.is_ipv4() {
             return;
         }

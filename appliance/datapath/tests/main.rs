@@ -17,6 +17,7 @@ mod hostile_outer;
 mod hostile_peek;
 mod inbound;
 mod lifesize;
+mod moved_peers;
 mod noise;
 mod outbound;
 mod peers;

@@ -76,6 +76,8 @@ pub struct Timing {
     pub shutdown: Duration,
     /// Between keepalives when we are behind a NAT (RFC 3948 §2.3).
     pub nat_keepalive: Duration,
+    /// Between two moves of a peer behind a NAT that only its ESP has shown.
+    pub follow_again: Duration,
 }
 
 impl Default for Timing {
@@ -89,6 +91,7 @@ impl Default for Timing {
             replaced_child: Duration::from_secs(60),
             shutdown: Duration::from_secs(3),
             nat_keepalive: Duration::from_secs(20),
+            follow_again: Duration::from_millis(100),
         }
     }
 }

@@ -27,7 +27,7 @@ impl Endpoint {
         self.cx.config.epoch = epoch;
     }
 
-    fn owner(&self, inbound: Spi) -> Result<IkeSpi, CommandError> {
+    pub(super) fn owner(&self, inbound: Spi) -> Result<IkeSpi, CommandError> {
         self.cx.spis.owner(inbound).ok_or(CommandError::UnknownChild(inbound))
     }
 
@@ -72,23 +72,6 @@ impl Endpoint {
         self.cx.now = now;
         let owner = self.owner(inbound)?;
         self.with_sa(owner, |sa, cx| sa.expire_child(cx, inbound, DownReason::Expired));
-        Ok(())
-    }
-
-    /// A fresh and authentic ESP packet came from the peer of this CHILD_SA, so the peer lives. With `remote`, it came
-    /// in UDP from there: behind a NAT, that is where the peer is now.
-    ///
-    /// # Errors
-    /// [`CommandError::UnknownChild`].
-    pub fn peer_heard(&mut self, now: Instant, inbound: Spi, remote: Option<SocketAddr>) -> Result<(), CommandError> {
-        self.cx.now = now;
-        let owner = self.owner(inbound)?;
-        self.with_sa(owner, |sa, cx| {
-            sa.is_alive(cx);
-            if let Some(remote) = remote {
-                sa.move_to(cx, sa.path.local, remote);
-            }
-        });
         Ok(())
     }
 

@@ -1,11 +1,12 @@
 //! HOSTILE 10, 24 and 27, and silence: what happens on an IKE SA that stands.
 
+use core::net::SocketAddr;
 use core::time::Duration;
 
 use super::peer::{PEER_ESP, PSK, Peer, Server, address, settings};
 use crate::config::{ConnectionSettings, Limits};
 use crate::counters::DropReason;
-use crate::event::DownReason;
+use crate::event::{DownReason, NATT_PORT};
 use crate::message::payload::{Delete, NotifyKind, Payload, PayloadKind};
 use crate::message::{ExchangeType, HEADER_LEN, Header, PayloadChain};
 use crate::{Event, nat};
@@ -136,6 +137,7 @@ fn behind_nat(server: &mut Server, seed: u64) -> Peer {
     let response = server.hear(peer.at, &request).remove(0).payload;
     peer.take_init(request, response);
     peer.at = address("192.0.2.1:40000");
+    server.local.set_port(NATT_PORT);
     let chain = peer.auth_request(PSK);
     peer.ask(server, ExchangeType::IkeAuth, &chain);
     peer
@@ -177,9 +179,27 @@ fn hostile_27_only_a_fresh_authentic_message_moves_a_mapping() {
     server.hear(peer.at, &forged);
     assert_eq!(moves(&server), [elsewhere]);
     let spi = server.children_up()[0];
-    server.endpoint.peer_heard(server.now, spi, Some(address("192.0.2.1:60000"))).unwrap();
+    server.endpoint.peer_moved(server.now, spi, address("192.0.2.1:60000")).unwrap();
     server.drain();
     assert_eq!(moves(&server), [elsewhere, address("192.0.2.1:60000")]);
+}
+
+#[test]
+fn hostile_27_a_peer_whose_esp_comes_from_everywhere_is_followed_at_a_limited_rate() {
+    let mut server = Server::new();
+    behind_nat(&mut server, 8);
+    let spi = server.children_up()[0];
+    for port in 50_000..50_100 {
+        server.endpoint.peer_moved(server.now, spi, SocketAddr::new([192, 0, 2, 1].into(), port)).unwrap();
+        server.drain();
+        server.wait(Duration::from_millis(10));
+    }
+    assert_eq!(moves(&server).len(), 10);
+    let six = address("[2001:db8::1]:50000");
+    server.wait(Duration::from_secs(1));
+    server.endpoint.peer_moved(server.now, spi, six).unwrap();
+    server.drain();
+    assert_eq!(moves(&server).len(), 10, "another family is another path");
 }
 
 #[test]
@@ -204,8 +224,15 @@ fn a_silent_peer_is_asked_and_then_counts_as_dead() {
     peer.ask(&mut server, INFO, &PayloadChain::new());
     assert!(server.wait(Duration::from_secs(29)).is_empty());
     let spi = server.children_up()[0];
-    server.endpoint.peer_heard(server.now, spi, None).unwrap();
-    assert!(server.wait(Duration::from_secs(29)).is_empty());
+    server.endpoint.peer_heard(server.now, spi, server.now).unwrap();
+    assert!(server.wait(Duration::from_secs(20)).is_empty());
+    // ESP that was heard of late counts from when it came, and what is older than that counts for nothing.
+    server.endpoint.peer_heard(server.now, spi, server.now.checked_sub(Duration::from_secs(5)).unwrap()).unwrap();
+    server.endpoint.peer_heard(server.now, spi, server.now.checked_sub(Duration::from_secs(15)).unwrap()).unwrap();
+    assert!(server.endpoint.unheard(server.now).is_empty());
+    assert!(server.wait(Duration::from_secs(24)).is_empty());
+    let [silent] = server.endpoint.unheard(server.now + Duration::from_secs(1))[..] else { panic!("one child") };
+    assert_eq!(silent.inbound, spi);
     let question = server.wait(Duration::from_secs(1)).remove(0).payload;
     let header = Header::parse(&question).unwrap();
     assert!(peer.open(&question).body().unwrap() == crate::message::Body::default());

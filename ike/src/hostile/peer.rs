@@ -38,6 +38,8 @@ pub(super) fn address(text: &str) -> SocketAddr {
 /// The endpoint under trial, and what it said.
 pub(super) struct Server {
     pub(super) endpoint: Endpoint,
+    /// Where it hears.
+    pub(super) local: SocketAddr,
     pub(super) now: Instant,
     pub(super) events: Vec<Event>,
 }
@@ -81,12 +83,12 @@ impl Server {
         let mut secrets = Secrets::default();
         secrets.add(Vec::new(), Psk::new(PSK.to_vec()).unwrap());
         endpoint.set_connections(vec![settings.check().unwrap()], secrets);
-        Server { endpoint, now: Instant::from_secs(1), events: Vec::new() }
+        Server { endpoint, local: address(SERVER), now: Instant::from_secs(1), events: Vec::new() }
     }
 
     /// Hands it a datagram and takes what it answers.
     pub(super) fn hear(&mut self, remote: SocketAddr, payload: &[u8]) -> Vec<Datagram> {
-        let datagram = Datagram { local: address(SERVER), remote, payload: payload.to_vec() };
+        let datagram = Datagram { local: self.local, remote, payload: payload.to_vec() };
         self.endpoint.handle_datagram(self.now, &datagram);
         self.drain()
     }

@@ -2,13 +2,15 @@
 
 use core::net::SocketAddr;
 
+use ipsec::time::Instant;
+
 use super::{IkeSa, Standing};
 use crate::channel::Opened;
 use crate::config::Identity;
 use crate::context::Context;
 use crate::counters::DropReason;
 use crate::error::Refusal;
-use crate::event::{Datagram, DownReason, Event};
+use crate::event::{Datagram, DownReason, Event, NATT_PORT};
 use crate::exchange;
 use crate::kept::RequestDigest;
 use crate::message::payload::ProtocolId;
@@ -116,6 +118,23 @@ impl IkeSa {
         self.probe_at = delay.map(|span| cx.now + span);
     }
 
+    /// Something authentic came from the peer at that time, which may be a while ago.
+    pub(crate) fn was_alive(&mut self, heard: Instant) {
+        let delay = self.lineage.connection.dpd_delay.filter(|_| self.standing == Standing::Current);
+        self.probe_at = self.probe_at.max(delay.map(|span| heard + span));
+    }
+
+    /// Follows a peer behind a NAT by its ESP. Only on port 4500 do ESP and IKE come by one mapping.
+    pub(crate) fn follow_esp(&mut self, cx: &mut Context, remote: SocketAddr) {
+        self.is_alive(cx);
+        let too_soon = self.followed_esp.is_some_and(|last| cx.now < last + cx.config.timing.follow_again);
+        let fits = self.path.local.port() == NATT_PORT && self.path.remote.is_ipv4() == remote.is_ipv4();
+        if fits && !too_soon && remote != self.path.remote {
+            self.followed_esp = Some(cx.now);
+            self.move_to(cx, self.path.local, remote);
+        }
+    }
+
     /// Follows a peer behind a NAT to its new mapping. Ends that are not behind one do not move without MOBIKE, and
     /// we do not follow when we are behind one ourselves, since then the peer could be led to follow us in circles.
     pub(crate) fn move_to(&mut self, cx: &mut Context, local: SocketAddr, remote: SocketAddr) {
@@ -127,7 +146,8 @@ impl IkeSa {
         self.path.local = local;
         self.path.remote = remote;
         let children = self.children.iter().map(|child| child.inbound).collect();
-        cx.events.push_back(Event::AddressMoved { peer: self.lineage.peer, remote, children });
+        let (peer, dvipa) = (self.lineage.peer, local.ip());
+        cx.events.push_back(Event::AddressMoved { peer, remote, dvipa, children });
     }
 
     /// Whether the other IKE SA is between the same authenticated identities.

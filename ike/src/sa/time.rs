@@ -60,6 +60,11 @@ impl IkeSa {
         }
     }
 
+    /// Whether it is time to ask the peer whether it lives. A request that waits for its response asks already.
+    pub(crate) fn is_to_be_probed(&self, now: Instant) -> bool {
+        self.probe_at.is_some_and(|at| at <= now) && !self.outgoing.is_waiting()
+    }
+
     fn on_age(&mut self, cx: &mut Context) {
         if due(&mut self.rekey_at, cx.now) && self.is_current() {
             self.queue(Task::RekeyIke);

@@ -12,6 +12,7 @@
 
 mod cores;
 mod listing;
+mod peers;
 mod policy;
 mod registry;
 mod snapshot;
@@ -251,6 +252,7 @@ impl<B: PacketBuffer> ControlCore<B> {
                     }
                 }
             }
+            Event::PeerMoved { sa, remote, sequence } => self.peer_moved(now, sa, remote, sequence),
             Event::NeighbourWanted(hop) => {
                 let resolution = self.stack.resolve(now, hop.port, hop.address);
                 debug!(address = %hop.address, ?resolution, "a packet wants a neighbour");
@@ -301,6 +303,7 @@ impl<B: PacketBuffer> ControlCore<B> {
             self.stack.handle_timeout(now);
         }
         if ike {
+            self.tell_who_lives(now);
             self.ike.handle_timeout(now);
         }
         self.registry.end_lingering(now, &mut self.cores);
@@ -339,9 +342,8 @@ impl<B: PacketBuffer> ControlCore<B> {
                 let until = now + lingering(reason);
                 self.registry.remove(name, reason.words(), until, &mut self.cores);
             }
-            ike::Event::AddressMoved { peer, remote, children: _ } => {
-                info!(%peer, %remote, "the peer's address has changed");
-                self.cores.tell_all(|| Command::MovePeer { peer, remote });
+            ike::Event::AddressMoved { peer, remote, dvipa, children } => {
+                self.follow_peer(peer, remote, dvipa, children)
             }
             ike::Event::RekeyFailed { peer, child, why } => warn!(%peer, ?child, why, "rekeying failed"),
             ike::Event::Refused { remote, peer, why } => warn!(%remote, ?peer, why, "IKE request refused"),

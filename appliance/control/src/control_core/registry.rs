@@ -1,6 +1,6 @@
 //! Every SA that the data cores hold, as the control core knows it: for installing, for removing, for reports.
 
-use core::net::IpAddr;
+use core::net::{IpAddr, SocketAddr};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
@@ -37,14 +37,14 @@ pub struct Half<S> {
     /// Keys, parameters, lifesize.
     pub shared: Arc<S>,
     /// What each core counts of it; of an outbound SA only its home core.
-    pub totals: Vec<Arc<SaTotals>>,
+    pub totals: Arc<[Arc<SaTotals>]>,
     /// Cores that still hold it.
     held_by: usize,
 }
 
 impl<S> Half<S> {
     fn new(shared: Arc<S>, counting_cores: usize) -> Half<S> {
-        Half { shared, totals: (0..counting_cores).map(|_| Arc::default()).collect(), held_by: 0 }
+        Half { shared, totals: SaTotals::of_cores(counting_cores), held_by: 0 }
     }
 
     /// Packets over all cores.
@@ -77,6 +77,10 @@ pub struct Registered {
     pub outbound: Option<Half<OutboundShared>>,
     /// The longest inner packet that the outbound half carries.
     inner_mtu: u16,
+    /// Where the peer has moved since the SA's birth.
+    moved_to: Option<SocketAddr>,
+    /// The inbound number that has told of a move last.
+    moved_by: u64,
     sending: bool,
     /// It lost a rekey collision: it only receives, until it is deleted.
     receives_only: bool,
@@ -163,6 +167,8 @@ impl Registry {
             inbound: inbound.map(|shared| Half::new(shared, self.cores)),
             outbound: outbound.map(|shared| Half::new(shared, 1)),
             inner_mtu,
+            moved_to: None,
+            moved_by: 0,
             sending: false,
             receives_only: false,
             closing: None,
@@ -181,9 +187,10 @@ impl Registry {
         let Some(registered) = self.sas.get_mut(&id) else { return };
         let inner_mtu = registered.inner_mtu;
         let Some(half) = &mut registered.inbound else { return };
-        for (core, totals) in half.totals.iter().enumerate() {
+        for core in 0..self.cores {
             let notes = Notes::new(tell_first_packet);
-            let entry = InboundEntry::new(Arc::clone(&half.shared), inner_mtu, notes, Arc::clone(totals));
+            let (shared, totals) = (Arc::clone(&half.shared), Arc::clone(&half.totals));
+            let entry = InboundEntry::new(shared, inner_mtu, notes, totals, core);
             cores.tell(core, Command::InstallInbound(Box::new(entry)));
         }
         half.held_by = self.cores;
@@ -204,7 +211,7 @@ impl Registry {
         let others = (0..self.cores).filter(|&core| core != home);
         for core in std::iter::once(home).chain(others) {
             let numbers = || OutboundSa::new(Arc::clone(&half.shared), 1, OuterPolicy::default());
-            let entry = OutboundEntry {
+            let mut entry = OutboundEntry {
                 shared: Arc::clone(&half.shared),
                 remote: half.shared.parameters().remote,
                 inner_mtu: registered.inner_mtu,
@@ -213,8 +220,34 @@ impl Registry {
                 notes: Notes::default(),
                 totals: half.totals.first().map(Arc::clone).unwrap_or_default(),
             };
+            // It may have waited for the peer's first packet while the peer moved.
+            registered.moved_to.into_iter().for_each(|remote| entry.move_remote(remote));
             cores.tell(core, Command::InstallOutbound(Box::new(entry)));
         }
+    }
+
+    /// When a fresh and authentic packet last came by an SA, over all cores.
+    pub(super) fn last_heard(&self, name: SaName) -> Option<Instant> {
+        let half = self.sas.get(&self.find(name)?)?.inbound.as_ref()?;
+        let heard = half.totals.iter().map(|totals| totals.heard.get()).max()?;
+        (heard > 0).then_some(Instant::from_nanos(heard))
+    }
+
+    /// A core tells of a packet with this number that showed the peer elsewhere: its inbound SPI, if that is the latest
+    /// news. What comes by an SA that is on its way out is not.
+    pub(super) fn latest_move(&mut self, name: SaName, sequence: u64) -> Option<Spi> {
+        let id = self.find(name)?;
+        let registered = self.sas.get_mut(&id).filter(|sa| sa.closing.is_none() && sequence > sa.moved_by)?;
+        registered.moved_by = sequence;
+        Some(name.spi)
+    }
+
+    /// A peer has moved: every core is told where what comes by this SA comes from now.
+    pub(super) fn moved<B>(&mut self, inbound: SaName, remote: SocketAddr, cores: &mut Cores<B>) {
+        let Some(registered) = self.find(inbound).and_then(|id| self.sas.get_mut(&id)) else { return };
+        registered.moved_to = Some(remote);
+        let SaName { dvipa, spi, .. } = inbound;
+        cores.tell_all(|| Command::MoveInbound { dvipa, spi, remote });
     }
 
     /// The outbound half waits for the peer's first packet, or for the end of the SA that it replaces.

@@ -2,7 +2,7 @@
 
 use core::net::Ipv4Addr;
 
-use control::stack::{Stack, StackSettings};
+use control::stack::{PortAddress, Stack, StackSettings};
 use datapath::forwarding::PortRole;
 use ike::config::{ChildSettings, ConnectionSettings, EndpointConfig, IdentityPattern, Overlap};
 use ike::event::{ChildUp, SendFrom};
@@ -15,8 +15,9 @@ use ipsec::lifetime::Lifetime;
 use ipsec::outbound::{OutboundSa, OutboundShared, OuterPolicy, Overhead};
 use ipsec::sa::Mode;
 use wire::ethernet::{self, EtherType};
-use wire::{ipv4, protocol, tcp};
+use wire::{ipv4, natt, protocol, tcp, udp};
 
+use super::nat::{self, Nat};
 use super::world::{CLIENT, CLIENT_MAC, DVIPA, HOST_MAC, INSIDE_MAC, NETWORK_MAC, World, ip, port, secrets, socket};
 
 /// One CHILD_SA, seen from the client.
@@ -34,6 +35,8 @@ pub struct Client {
     pub ike: Endpoint,
     children: Vec<Child>,
     ivs: IvGenerator,
+    /// What stands in front of it.
+    pub nat: Option<Nat>,
     /// Inner packets that came out of ESP.
     pub received: Vec<Vec<u8>>,
     pub downs: usize,
@@ -69,7 +72,9 @@ pub fn server_settings(lifetime: Lifetime) -> ConnectionSettings {
 
 impl Client {
     pub fn new(world: &World) -> Client {
-        let settings = StackSettings { ports: vec![port(0, CLIENT_MAC, CLIENT)], ..StackSettings::default() };
+        let mut link = port(0, CLIENT_MAC, CLIENT);
+        link.addresses.extend(nat::OUTSIDE.map(|outside| PortAddress::new(ip(outside), 24).unwrap()));
+        let settings = StackSettings { ports: vec![link], ..StackSettings::default() };
         let mut ike = Endpoint::new(EndpointConfig::default(), [9; 32]);
         let child = ChildSettings {
             local_ts: vec!["dynamic".parse().unwrap()],
@@ -90,6 +95,7 @@ impl Client {
             ike,
             children: Vec::new(),
             ivs: IvGenerator::new(SenderNumber(7)),
+            nat: None,
             received: Vec::new(),
             downs: 0,
         }
@@ -111,6 +117,7 @@ impl Client {
     /// Takes in what the appliance sent, and sends what is due, to the queue of core 0.
     pub fn step(&mut self, world: &mut World) {
         for frame in world.collect(PortRole::Network) {
+            let Some(frame) = self.nat.map_or(Some(frame.clone()), |nat| nat.back(&frame)) else { continue };
             if !self.take_esp(&frame) {
                 self.stack.handle_frame(world.now, datapath::routes::PortId(0), &frame);
             }
@@ -128,8 +135,12 @@ impl Client {
             self.stack.send_datagram(world.now, datagram.local, datagram.remote, &datagram.payload);
         }
         while let Some((_, frame)) = self.stack.poll_transmit() {
-            world.inject(PortRole::Network, 0, &frame);
+            world.inject(PortRole::Network, 0, &self.through_nat(frame));
         }
+    }
+
+    fn through_nat(&self, frame: Vec<u8>) -> Vec<u8> {
+        self.nat.map_or(frame.clone(), |nat| nat.out(&frame))
     }
 
     fn follow(&mut self, event: Event) {
@@ -165,11 +176,18 @@ impl Client {
             return false;
         }
         let outer = ipv4::Packet::new_checked(ethernet.payload()).unwrap();
-        if outer.protocol() != protocol::ESP {
-            return false;
-        }
+        let mut esp = match outer.protocol() {
+            protocol::ESP => outer.payload().to_vec(),
+            protocol::UDP => {
+                let udp = udp::Packet::new_checked(outer.payload()).unwrap();
+                if udp.dst_port() != natt::PORT || natt::classify(udp.payload()) != Ok(natt::Repr::Esp) {
+                    return false;
+                }
+                udp.payload().to_vec()
+            }
+            _other => return false,
+        };
         assert_eq!(ethernet.dst(), CLIENT_MAC);
-        let mut esp = outer.payload().to_vec();
         let spi = Spi::from_be_bytes(esp[..4].try_into().unwrap());
         let child = self.children.iter_mut().find(|child| Some(child.spi) == spi).expect("ESP under an unknown SPI");
         let opened = child.inbound.open(&mut esp).expect("the appliance's ESP opens");
@@ -187,12 +205,18 @@ impl Client {
 
     /// The frame that would carry an inner packet on the newest SA that may be used.
     pub fn seal(&mut self, inner: &[u8]) -> Vec<u8> {
-        let child = self.children.iter_mut().rev().find(|child| child.may_send).expect("a CHILD_SA is up");
+        let at = self.children.iter().rposition(|child| child.may_send).expect("a CHILD_SA is up");
+        self.seal_on(at, inner)
+    }
+
+    /// The frame that would carry an inner packet on the SA that came in this place.
+    pub fn seal_on(&mut self, at: usize, inner: &[u8]) -> Vec<u8> {
+        let child = &mut self.children[at];
         let Overhead { before, after } = child.outbound.shared().overhead(inner.len());
         let mut packet = vec![0; before + inner.len() + after];
         packet[before..before + inner.len()].copy_from_slice(inner);
         let _ = child.outbound.encapsulate(&mut self.ivs, &mut packet, inner.len()).unwrap();
-        framed(CLIENT_MAC, NETWORK_MAC, &packet)
+        self.through_nat(framed(CLIENT_MAC, NETWORK_MAC, &packet))
     }
 }
 

@@ -2,18 +2,28 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a failed expectation is the point
 
 mod client;
+mod esp_and_ike;
+mod nat;
 mod world;
 
 use client::{Client, from_host, segment, server_settings};
 use datapath::forwarding::PortRole;
+use ike::config::ConnectionSettings;
 use ipsec::lifetime::{Lifetime, Limits};
+use nat::Nat;
 use wire::tcp::Flags;
 use world::World;
 
 /// A world in which the client's first CHILD_SA is up.
 fn connected(name: &str, lifetime: Lifetime) -> (World, Client) {
-    let mut world = World::new(name, server_settings(lifetime));
+    connected_with(name, server_settings(lifetime), None)
+}
+
+/// The same with other settings of the appliance, or with a NAT in front of the client.
+fn connected_with(name: &str, settings: ConnectionSettings, nat: Option<Nat>) -> (World, Client) {
+    let mut world = World::new(name, settings);
     let mut client = Client::new(&world);
+    client.nat = nat;
     client.connect(&world);
     settle(&mut world, &mut client);
     assert!(client.is_up(), "no CHILD_SA came up");

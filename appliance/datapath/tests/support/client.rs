@@ -150,7 +150,7 @@ pub struct Client {
     /// What the appliance shares between its cores of the inbound half.
     pub inbound: Arc<InboundShared>,
     /// What each of the appliance's cores counts of the inbound half.
-    pub totals_in: Vec<Arc<SaTotals>>,
+    pub totals_in: Arc<[Arc<SaTotals>]>,
     /// What the appliance's home core counts of the outbound half.
     pub totals_out: Arc<SaTotals>,
 }
@@ -176,7 +176,7 @@ impl Client {
             ivs: IvGenerator::new(SenderNumber(0)),
             exact_ivs: 0xffff << 48,
             inbound,
-            totals_in: (0..cores).map(|_| Arc::default()).collect(),
+            totals_in: SaTotals::of_cores(cores),
             totals_out: Arc::default(),
             spec,
         }

@@ -83,8 +83,8 @@ pub fn routes(default: bool) -> RouteTable {
 
 pub fn inbound_entry(client: &Client, core: usize) -> Box<InboundEntry> {
     let notes = Notes::new(client.spec.tell_first_packet);
-    let totals = Arc::clone(&client.totals_in[core]);
-    Box::new(InboundEntry::new(Arc::clone(&client.inbound), client.spec.inner_mtu, notes, totals))
+    let totals = Arc::clone(&client.totals_in);
+    Box::new(InboundEntry::new(Arc::clone(&client.inbound), client.spec.inner_mtu, notes, totals, core))
 }
 
 pub fn outbound_entry(client: &Client, shared: &Arc<OutboundShared>, core: usize) -> Box<OutboundEntry> {
