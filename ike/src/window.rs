@@ -11,9 +11,9 @@ use crate::message::ExchangeType;
 const NEARLY_USED_UP: u32 = u32::MAX - 0x1_0000;
 
 /// The peer's requests: which comes next, and what the last one was answered with.
-#[derive(Default)]
 pub(crate) struct Incoming {
-    next: u32,
+    /// None once the last number of all has been answered: after that nothing is new any more.
+    next: Option<u32>,
     last: Option<Answered>,
 }
 
@@ -37,18 +37,18 @@ pub(crate) enum Arrival<'a> {
 
 impl Incoming {
     pub(crate) fn starting_at(next: u32) -> Incoming {
-        Incoming { next, last: None }
+        Incoming { next: Some(next), last: None }
     }
 
     pub(crate) fn judge(&self, message_id: u32, request: &[u8]) -> Arrival<'_> {
-        if message_id == self.next {
+        if self.next == Some(message_id) {
             return Arrival::Next;
         }
-        if message_id > self.next {
+        if self.next.is_some_and(|next| message_id > next) {
             return Arrival::Ahead;
         }
         match &self.last {
-            Some(last) if message_id + 1 == self.next && digest_of(request) == last.request => {
+            Some(last) if message_id.checked_add(1) == self.next && digest_of(request) == last.request => {
                 Arrival::Again(&last.response)
             }
             Some(_) | None => Arrival::Old,
@@ -57,7 +57,7 @@ impl Incoming {
 
     /// Remembers the response to the next request, which is thereby the last one.
     pub(crate) fn answered(&mut self, request: RequestDigest, response: Wire) {
-        self.next = self.next.saturating_add(1);
+        self.next = self.next.and_then(|next| next.checked_add(1));
         self.last = Some(Answered { request, response });
     }
 
@@ -67,7 +67,7 @@ impl Incoming {
     }
 
     pub(crate) fn is_nearly_used_up(&self) -> bool {
-        self.next >= NEARLY_USED_UP
+        self.next.is_none_or(|next| next >= NEARLY_USED_UP)
     }
 }
 
@@ -174,8 +174,15 @@ mod tests {
         assert!(!Incoming::starting_at(NEARLY_USED_UP - 1).is_nearly_used_up());
         let mut window = Incoming::starting_at(u32::MAX);
         assert!(window.is_nearly_used_up());
-        window.answered(digest_of(b""), Vec::new());
-        assert_eq!(window.next, u32::MAX);
+        assert_eq!(window.judge(u32::MAX, b"last"), Arrival::Next);
+        let answer = vec![b"answer".to_vec()];
+        window.answered(digest_of(b"last"), answer.clone());
+        assert!(window.is_nearly_used_up());
+        // The last one is answered again like any other, and nothing comes after it.
+        assert_eq!(window.judge(u32::MAX, b"last"), Arrival::Again(&answer));
+        for (message_id, request) in [(u32::MAX, &b"other"[..]), (u32::MAX - 1, b"last"), (0, b"last"), (1, b"")] {
+            assert_eq!(window.judge(message_id, request), Arrival::Old, "{message_id}");
+        }
         let mut ours = Outgoing::starting_at(u32::MAX - 1);
         assert!(ours.is_nearly_used_up());
         ours.sent(Instant::ZERO, ExchangeType::Informational, Vec::new(), &Retransmission::default());
