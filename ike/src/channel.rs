@@ -9,7 +9,7 @@ use crate::config::Limits;
 use crate::crypto::aead::{AeadKey, Exhausted, ICV_LEN, IV_LEN, Sealer};
 use crate::crypto::keys::IkeKeys;
 use crate::error::Malformed;
-use crate::fragment::{Assembly, Fragment};
+use crate::fragment::{Assembly, Fragment, MessageName};
 use crate::kept::{RequestDigest, digest_of};
 use crate::message::payload::{EncryptedBody, PayloadKind, RawPayloads};
 use crate::message::{Body, HEADER_LEN, Header, PayloadChain};
@@ -69,7 +69,8 @@ pub(crate) enum OpenError {
 pub(crate) struct Channel {
     sealer: Sealer,
     opener: AeadKey,
-    assembly: Assembly,
+    requests: Assembly,
+    responses: Assembly,
     /// Both sides can do with fragments.
     pub(crate) fragmentation: bool,
 }
@@ -90,7 +91,8 @@ impl Channel {
         Channel {
             sealer: Sealer::new(AeadKey::new(suite.cipher, ours.clone()), sender_id),
             opener: AeadKey::new(suite.cipher, theirs.clone()),
-            assembly: Assembly::default(),
+            requests: Assembly::default(),
+            responses: Assembly::default(),
             fragmentation,
         }
     }
@@ -161,8 +163,10 @@ impl Channel {
         let plain = without_padding(padded);
         let Some((number, total)) = fragment else { return Ok(Opened { first, plain, digest }) };
         let Ok(plain) = plain else { return Ok(Opened { first, plain, digest }) };
-        let fragment = Fragment { message_id: header.message_id, number, total, first, plain, digest };
-        match self.assembly.add(now, fragment, limits.assembly_bytes) {
+        let of = MessageName { message_id: header.message_id, exchange: header.exchange };
+        let fragment = Fragment { of, number, total, first, plain, digest };
+        let assembly = if header.is_response { &mut self.responses } else { &mut self.requests };
+        match assembly.add(now, fragment, limits.assembly_bytes) {
             Ok(Some(whole)) => Ok(Opened { first: whole.first, plain: Ok(whole.plain), digest: whole.digest }),
             Ok(None) => Err(OpenError::Incomplete),
             Err(_) => Err(OpenError::UnwantedFragment),
@@ -180,16 +184,17 @@ impl Channel {
 
     /// When kept fragments must be forgotten.
     pub(crate) fn next_timeout(&self) -> Option<Instant> {
-        self.assembly.next_timeout()
+        self.requests.next_timeout().into_iter().chain(self.responses.next_timeout()).min()
     }
 
     pub(crate) fn on_time(&mut self, now: Instant) {
-        self.assembly.on_time(now);
+        self.requests.on_time(now);
+        self.responses.on_time(now);
     }
 
     /// Octets of fragments that wait for the rest of their message.
     pub(crate) fn waiting_octets(&self) -> usize {
-        self.assembly.octets()
+        self.requests.octets() + self.responses.octets()
     }
 }
 

@@ -6,13 +6,26 @@ use std::collections::BTreeMap;
 use ipsec::time::Instant;
 
 use crate::kept::RequestDigest;
+use crate::message::ExchangeType;
 
 /// Fragments wait so long for the rest of their message.
 const PATIENCE: Duration = Duration::from_secs(15);
 
+/// No message comes in more fragments. The longest that is taken by default makes 34 of the smallest datagrams that
+/// every IPv4 host takes (576 octets); without a bound of their own, fragments of nothing would cost no octets.
+const FRAGMENTS_MAX: u16 = 64;
+
+/// Which message a fragment is of, among those of one IKE SA that are alike requests or alike responses: one that is
+/// both at once, or of two exchanges, was never sent by anybody (RFC 7383 §2.6).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct MessageName {
+    pub(crate) message_id: u32,
+    pub(crate) exchange: ExchangeType,
+}
+
 /// An authenticated fragment.
 pub(crate) struct Fragment {
-    pub(crate) message_id: u32,
+    pub(crate) of: MessageName,
     pub(crate) number: u16,
     pub(crate) total: u16,
     /// Type of the first payload; only the first fragment tells.
@@ -31,10 +44,11 @@ pub(crate) struct Assembled {
     pub(crate) digest: RequestDigest,
 }
 
-/// The fragments of one message, of which there is never more than one per IKE SA and direction.
+/// The fragments of one message. Of one IKE SA never more than one request and one response of the peer can be
+/// expected, so it has one assembly for each.
 #[derive(Default)]
 pub(crate) struct Assembly {
-    message_id: u32,
+    of: Option<MessageName>,
     total: u16,
     parts: BTreeMap<u16, Fragment>,
     octets: usize,
@@ -53,11 +67,14 @@ impl Assembly {
         fragment: Fragment,
         octets_max: usize,
     ) -> Result<Option<Assembled>, Unwanted> {
+        if fragment.total > FRAGMENTS_MAX {
+            return Err(Unwanted);
+        }
         let is_stale = self.until.is_none_or(|until| until <= now);
         // A larger total means that the peer has begun again with smaller fragments (RFC 7383 §2.6).
-        if is_stale || fragment.message_id != self.message_id || fragment.total > self.total {
+        if is_stale || self.of != Some(fragment.of) || fragment.total > self.total {
             self.clear();
-            self.message_id = fragment.message_id;
+            self.of = Some(fragment.of);
             self.total = fragment.total;
             self.until = Some(now + PATIENCE);
         }
@@ -105,10 +122,14 @@ impl Assembly {
 mod tests {
     use super::*;
 
+    fn name(message_id: u32) -> MessageName {
+        MessageName { message_id, exchange: ExchangeType::Informational }
+    }
+
     fn fragment(message_id: u32, number: u16, total: u16) -> Fragment {
         let plain = vec![number as u8; 10];
         Fragment {
-            message_id,
+            of: name(message_id),
             number,
             total,
             first: if number == 1 { 35 } else { 0 },
@@ -150,16 +171,34 @@ mod tests {
         assert_eq!((assembly.octets(), assembly.total), (10, 4));
         // So does another message.
         assert!(is_kept(add(&mut assembly, 0, fragment(6, 2, 2))));
-        assert_eq!((assembly.octets(), assembly.message_id), (10, 6));
+        assert_eq!((assembly.octets(), assembly.of), (10, Some(name(6))));
+        // And a message of another exchange under the same number.
+        let of = MessageName { exchange: ExchangeType::CreateChildSa, ..name(6) };
+        assert!(is_kept(add(&mut assembly, 0, Fragment { of, ..fragment(6, 1, 2) })));
+        assert_eq!((assembly.octets(), assembly.of), (10, Some(of)));
+    }
+
+    #[test]
+    fn hostile_19_fragments_of_nothing_are_bounded_in_number() {
+        let empty = |number, total| Fragment { plain: Vec::new(), ..fragment(5, number, total) };
+        let mut assembly = Assembly::default();
+        for number in 1..=1_000 {
+            assert_eq!(add(&mut assembly, 0, empty(number, FRAGMENTS_MAX + 1)).err(), Some(Unwanted));
+        }
+        assert_eq!((assembly.parts.len(), assembly.next_timeout()), (0, None));
+        for number in 1..FRAGMENTS_MAX {
+            assert!(is_kept(add(&mut assembly, 0, empty(number, FRAGMENTS_MAX))));
+        }
+        assert!(add(&mut assembly, 0, empty(FRAGMENTS_MAX, FRAGMENTS_MAX)).unwrap().is_some());
     }
 
     #[test]
     fn hostile_19_what_never_completes_is_bounded_in_octets_and_time() {
         let mut assembly = Assembly::default();
         for number in 1..=10 {
-            assert!(is_kept(add(&mut assembly, 0, fragment(5, number, 100))));
+            assert!(is_kept(add(&mut assembly, 0, fragment(5, number, 60))));
         }
-        assert_eq!(add(&mut assembly, 0, fragment(5, 11, 100)).err(), Some(Unwanted));
+        assert_eq!(add(&mut assembly, 0, fragment(5, 11, 60)).err(), Some(Unwanted));
         assert_eq!(assembly.octets(), 0);
         assert!(is_kept(add(&mut assembly, 0, fragment(5, 1, 2))));
         assembly.on_time(Instant::from_secs(14));

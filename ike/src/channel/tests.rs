@@ -103,6 +103,31 @@ fn hostile_19_a_whole_message_between_fragments_does_not_mix_with_them() {
 }
 
 #[test]
+fn hostile_19_fragments_of_a_request_and_of_a_response_never_make_one_message() {
+    let (mut ours, mut theirs) = pair(true);
+    let limits = Limits::default();
+    let request = ours.seal(header(), &chain(1_500), &limits).unwrap();
+    let response = ours.seal(Header { is_response: true, ..header() }, &chain(1_600), &limits).unwrap();
+    let other = Header { exchange: ExchangeType::CreateChildSa, ..header() };
+    let other = ours.seal(other, &chain(1_500), &limits).unwrap();
+    assert_eq!((request.len(), response.len(), other.len()), (2, 2, 2));
+    assert_eq!(open(&mut theirs, &request[0]).unwrap_err(), OpenError::Incomplete);
+    assert_eq!(open(&mut theirs, &response[1]).unwrap_err(), OpenError::Incomplete);
+    // Nor do they drive each other out: both sides may be asking at once.
+    assert_eq!(open(&mut theirs, &request[1]).unwrap().digest(), digest_of(&request[0]));
+    assert!(theirs.waiting_octets() > 0 && theirs.next_timeout().is_some());
+    assert_eq!(open(&mut theirs, &response[0]).unwrap().digest(), digest_of(&response[0]));
+    assert_eq!((theirs.waiting_octets(), theirs.next_timeout()), (0, None));
+    // One exchange is not another, under whatever number.
+    assert_eq!(open(&mut theirs, &request[0]).unwrap_err(), OpenError::Incomplete);
+    assert_eq!(open(&mut theirs, &other[1]).unwrap_err(), OpenError::Incomplete);
+    // And what is left of either is forgotten in time.
+    assert_eq!(open(&mut theirs, &response[1]).unwrap_err(), OpenError::Incomplete);
+    theirs.on_time(theirs.next_timeout().unwrap());
+    assert_eq!((theirs.waiting_octets(), theirs.next_timeout()), (0, None));
+}
+
+#[test]
 fn padding_longer_than_the_content_is_malformed_not_forged() {
     let (mut ours, mut theirs) = pair(false);
     let mut message = ours.seal(header(), &chain(0), &Limits::default()).unwrap().remove(0);
