@@ -104,10 +104,12 @@ int shim_thread_get_name(char *name, size_t size)
 
 /* ---- mempools and mbufs ---- */
 
+/* By its own name for the handler: an argument of the environment could make the default one for a single thread. */
 struct rte_mempool *shim_pool_create(const char *name, uint32_t size, uint32_t cache, uint16_t data_room,
 				     int numa_node, int *error)
 {
-	struct rte_mempool *pool = rte_pktmbuf_pool_create(name, size, cache, 0, data_room, numa_node);
+	struct rte_mempool *pool = rte_pktmbuf_pool_create_by_ops(name, size, cache, 0, data_room, numa_node,
+								  "ring_mp_mc");
 
 	*error = pool == NULL ? -(rte_errno > 0 ? rte_errno : ENOMEM) : 0;
 	return pool;

@@ -29,6 +29,20 @@ pub enum IovaMode {
     Physical,
 }
 
+/// What would change something that safe code relies on, and what that is.
+const REFUSED: [(&str, &str); 3] = [
+    ("--mbuf-pool-ops-name", "packet buffers are shared by all threads, so their mempools use ring_mp_mc"),
+    ("--proc-type", "a second process would use ports and buffers that this one owns"),
+    ("--telemetry", "its thread reads ports while others close them"),
+];
+
+const ADDRESS: &str = "net_ring would take a number for the address of its own memory";
+
+/// Whether a device string, alone or behind `--vdev=`, hands net_ring an address.
+pub(crate) fn holds_address(device: &str) -> bool {
+    device.split(',').skip(1).any(|argument| argument.starts_with("internal="))
+}
+
 /// Builds the argument vector for [`Eal::start`](crate::Eal::start).
 ///
 /// ```
@@ -46,7 +60,7 @@ pub struct EalArguments {
 }
 
 impl EalArguments {
-    /// For a program of this name. DPDK's telemetry socket is off unless asked for as a raw argument.
+    /// For a program of this name. DPDK's telemetry socket is off: its thread walks ports that others may close.
     pub fn new(program: &str) -> Self {
         EalArguments { program: program.into(), arguments: Vec::new() }
     }
@@ -119,11 +133,23 @@ impl EalArguments {
         self.raw(format!("--log-level={level}"))
     }
 
-    /// Any other argument, as it stands.
+    /// Any other argument, as it stands. [`Eal::start`](crate::Eal::start) refuses those that break what this crate
+    /// promises, [`EalArguments::refused`] tells which.
     #[must_use]
     pub fn raw(mut self, argument: impl Into<String>) -> Self {
         self.arguments.push(argument.into());
         self
+    }
+
+    /// Why `argument` cannot be taken, if it cannot: safe code relies on what it would change. An abbreviation, which
+    /// DPDK accepts, counts as the whole.
+    pub fn refused(argument: &str) -> Option<&'static str> {
+        if holds_address(argument) {
+            return Some(ADDRESS);
+        }
+        let option = argument.split('=').next().unwrap_or_default();
+        let long = option.len() > "--".len() && option.starts_with("--");
+        REFUSED.iter().find(|(name, _)| long && name.starts_with(option)).map(|&(_, why)| why)
     }
 
     /// As on a command line, without the program.
@@ -133,11 +159,14 @@ impl EalArguments {
 
     /// The vector for C, program first.
     pub(crate) fn to_c(&self) -> Result<Vec<CString>, Error> {
+        if let Some((argument, why)) = self.arguments.iter().find_map(|word| Some((word, Self::refused(word)?))) {
+            return Err(Error::ArgumentRefused { argument: argument.clone(), why });
+        }
         let has = |name: &str| self.arguments.iter().any(|argument| argument == name);
         if has("--no-huge") && has("--in-memory") {
             return Err(Error::NoHugeInMemory);
         }
-        let telemetry = if has("--telemetry") || has("--no-telemetry") { None } else { Some("--no-telemetry") };
+        let telemetry = if has("--no-telemetry") { None } else { Some("--no-telemetry") };
         core::iter::once(self.program.as_str())
             .chain(self.arguments.iter().map(String::as_str))
             .chain(telemetry)
@@ -165,11 +194,11 @@ mod tests {
             .iova_mode(IovaMode::Physical)
             .file_prefix("p")
             .log_level("warning")
-            .raw("--proc-type=primary");
+            .raw("--huge-unlink");
         assert_eq!(
             words(&arguments).join(" "),
             "x --lcores=(0-3)@(0-1) --main-lcore=2 -m 64 --in-memory --no-pci --vdev=net_null0 --iova-mode=pa \
-             --file-prefix=p --log-level=warning --proc-type=primary --no-telemetry"
+             --file-prefix=p --log-level=warning --huge-unlink --no-telemetry"
         );
     }
 
@@ -180,8 +209,32 @@ mod tests {
     }
 
     #[test]
-    fn telemetry_stays_when_it_is_asked_for() {
-        assert_eq!(words(&EalArguments::new("x").raw("--telemetry")), ["x", "--telemetry"]);
+    fn telemetry_is_switched_off_once() {
+        assert_eq!(words(&EalArguments::new("x").raw("--no-telemetry")), ["x", "--no-telemetry"]);
+    }
+
+    #[test]
+    fn what_safe_code_relies_on_cannot_be_changed() {
+        for argument in [
+            "--mbuf-pool-ops-name=ring_sp_sc",
+            "--mbuf-pool-ops-name",
+            "--mbuf-pool=ring_sp_sc",
+            "--proc-type=secondary",
+            "--proc-type=auto",
+            "--proc=secondary",
+            "--telemetry",
+            "--vdev=net_ring0,internal=0x1000",
+            "net_ring0,nodeaction=x,internal=0x1000",
+        ] {
+            let arguments = EalArguments::new("x").raw("-m").raw("64").raw(argument);
+            match arguments.to_c() {
+                Err(Error::ArgumentRefused { argument: found, .. }) => assert_eq!(found, argument),
+                other => panic!("{argument}: {other:?}"),
+            }
+        }
+        for argument in ["--", "-m", "--no-telemetry", "--vdev=net_ring0", "--match-allocations", "internal=1"] {
+            assert_eq!(EalArguments::refused(argument), None, "{argument}");
+        }
     }
 
     #[test]

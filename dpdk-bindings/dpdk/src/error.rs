@@ -59,6 +59,20 @@ pub enum Error {
     /// The two options exclude each other in DPDK 22.11.
     #[error("--no-huge and --in-memory exclude each other; without hugepages, --no-shconf is enough")]
     NoHugeInMemory,
+    /// An argument that would change what safe code relies on.
+    #[error("DPDK's argument {argument} is refused: {why}")]
+    ArgumentRefused {
+        /// The argument.
+        argument: String,
+        /// What it would break.
+        why: &'static str,
+    },
+    /// A device string that names an address in memory.
+    #[error("device {device} is refused: an address in memory cannot be told by a string")]
+    DeviceAddress {
+        /// The device string.
+        device: String,
+    },
     /// A string with a zero byte cannot be handed to C.
     #[error("{what} holds a zero byte")]
     ZeroByte {

@@ -64,7 +64,8 @@ pub struct Mempool {
     buffer_bytes: u16,
 }
 
-// SAFETY: DPDK's mempools are made for many producers and consumers; per-lcore caches are found by the calling thread.
+// SAFETY: `create` asks for the handler for many producers and consumers, whatever the environment's default is;
+// per-lcore caches are found by the calling thread.
 unsafe impl Send for Mempool {}
 // SAFETY: as above.
 unsafe impl Sync for Mempool {}

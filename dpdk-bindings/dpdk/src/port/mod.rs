@@ -4,6 +4,7 @@ pub(crate) mod config;
 pub(crate) mod info;
 pub(crate) mod queue;
 
+use crate::arguments::holds_address;
 use crate::eal::Eal;
 use crate::error::{Error, check};
 use crate::mbuf::{Burst, free_burst};
@@ -95,6 +96,9 @@ impl Device {
         let mut owned = OWNED.lock();
         if let Some((number, name)) = find(device)? {
             if device.contains(',') {
+        if holds_address(device) {
+            return Err(Error::DeviceAddress { device: device.into() });
+        }
                 return Err(Error::DeviceExists { device: device.into() });
             }
             return Ok(Device { owner: Owner::claim(&mut owned, number, &name)? });
