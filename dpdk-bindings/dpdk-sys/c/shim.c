@@ -115,6 +115,17 @@ struct rte_mempool *shim_pool_create(const char *name, uint32_t size, uint32_t c
 	return pool;
 }
 
+/* Whether this thread would get no buffer now. Nothing is taken, and the shared ring is looked at only by a thread
+ * whose own cache is empty. */
+int shim_pool_dry(struct rte_mempool *pool)
+{
+	struct rte_mempool_cache *cache = rte_mempool_default_cache(pool, rte_lcore_id());
+
+	if (cache != NULL && cache->len > 0)
+		return 0;
+	return rte_mempool_get_ops(pool->ops_index)->get_count(pool) == 0;
+}
+
 struct rte_mbuf *shim_mbuf_alloc(struct rte_mempool *pool)
 {
 	return rte_pktmbuf_alloc(pool);

@@ -104,6 +104,7 @@ int shim_thread_get_name(char *name, size_t size);
 /* Mempools and mbufs. */
 struct rte_mempool *shim_pool_create(const char *name, uint32_t size, uint32_t cache, uint16_t data_room,
 				     int numa_node, int *error);
+int shim_pool_dry(struct rte_mempool *pool);
 struct rte_mbuf *shim_mbuf_alloc(struct rte_mempool *pool);
 int shim_mbuf_alloc_bulk(struct rte_mempool *pool, struct rte_mbuf **mbufs, unsigned int count);
 void shim_mbuf_free(struct rte_mbuf *mbuf);

@@ -147,6 +147,13 @@ impl Mempool {
         unsafe { dpdk_sys::rte_mempool_in_use_count(self.raw.as_ptr()) }
     }
 
+    /// Whether the calling thread would get no buffer now. Cheap while it would.
+    #[inline]
+    pub fn is_dry(&self) -> bool {
+        // SAFETY: mempools are never freed; the thread looks into its own cache only.
+        unsafe { dpdk_sys::shim_pool_dry(self.raw.as_ptr()) != 0 }
+    }
+
     pub(crate) fn as_ptr(&self) -> *mut dpdk_sys::rte_mempool {
         self.raw.as_ptr()
     }

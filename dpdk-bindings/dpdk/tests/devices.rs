@@ -5,7 +5,7 @@
 mod common;
 
 use common::{eal, frame, mempool, numbered, numbers, single};
-use dpdk::{Burst, Device, PortConfig};
+use dpdk::{Burst, Device, Error, PortConfig};
 use std::path::PathBuf;
 
 /// A file that goes with the test.
@@ -66,6 +66,37 @@ fn a_capture_file_is_received_and_what_is_sent_is_captured() {
         rest = &rest[16 + len..];
     }
     assert_eq!(packets, frames);
+}
+
+#[test]
+fn polls_without_a_buffer_are_counted_and_reception_goes_on() {
+    let input = Scratch::new("dry.pcap");
+    let frames: Vec<Vec<u8>> = (0..20).map(|number| frame(number).to_vec()).collect();
+    std::fs::write(&input.0, capture(&frames)).unwrap();
+    let pool = mempool("dry", 7);
+    let (port, mut rx, _tx) = single(&format!("net_pcap3,rx_pcap={}", input.path()), pool);
+    let mut burst = Burst::<32>::new();
+    assert_eq!(rx.receive(&mut burst), 7);
+    assert!(pool.is_dry());
+    assert_eq!(port.starved_polls(), 0, "something came");
+    assert_eq!((rx.receive(&mut burst), rx.receive(&mut burst)), (0, 0));
+    assert_eq!(port.starved_polls(), 2);
+    burst.clear();
+    assert!(!pool.is_dry());
+    assert!(rx.receive(&mut burst) > 0, "reception goes on");
+    for _ in 0..20 {
+        burst.clear();
+        rx.receive(&mut burst);
+    }
+    let counted = port.starved_polls();
+    assert_eq!(rx.receive(&mut burst), 0);
+    assert_eq!(port.starved_polls(), counted, "nothing to receive is no shortage");
+}
+
+#[test]
+fn a_device_string_with_an_address_is_refused() {
+    let device = "net_ring7,internal=0x1000".to_owned();
+    assert_eq!(Device::open(eal(), &device).unwrap_err(), Error::DeviceAddress { device });
 }
 
 #[test]

@@ -11,6 +11,7 @@ use crate::mbuf::{Burst, free_burst};
 use crate::mempool::Mempool;
 use config::PortConfig;
 use core::ptr;
+use core::sync::atomic::{AtomicU64, Ordering};
 use info::{Link, PortInfo, PortStats};
 use parking_lot::Mutex;
 use queue::{RxQueue, TxQueue};
@@ -34,6 +35,8 @@ struct Owner {
     name: String,
     /// DPDK leaves control operations on one port to be ordered by the application.
     control: Mutex<()>,
+    /// Polls of its receive queues that found no packet and no buffer for one.
+    starved_polls: AtomicU64,
 }
 
 impl Owner {
@@ -43,7 +46,7 @@ impl Owner {
             return Err(Error::PortInUse { name: name.into() });
         }
         *slot = true;
-        Ok(Owner { number, name: name.into(), control: Mutex::new(()) })
+        Ok(Owner { number, name: name.into(), control: Mutex::new(()), starved_polls: AtomicU64::new(0) })
     }
 
     /// Runs one control operation, and names it if it fails.
@@ -93,12 +96,12 @@ impl Device {
     /// A driver is trusted as much as this crate: it runs in the process. Some wait inside a burst; `net_af_packet`
     /// does while the kernel has no room in its transmit ring.
     pub fn open(_: Eal, device: &str) -> Result<Device, Error> {
-        let mut owned = OWNED.lock();
-        if let Some((number, name)) = find(device)? {
-            if device.contains(',') {
         if holds_address(device) {
             return Err(Error::DeviceAddress { device: device.into() });
         }
+        let mut owned = OWNED.lock();
+        if let Some((number, name)) = find(device)? {
+            if device.contains(',') {
                 return Err(Error::DeviceExists { device: device.into() });
             }
             return Ok(Device { owner: Owner::claim(&mut owned, number, &name)? });
@@ -129,7 +132,8 @@ impl Device {
         config.check(&owner.name, &info, mempools)?;
         let raw = bring_up(&owner, &info, config, mempools)?;
         let owner = Arc::new(owner);
-        let mut rx: Vec<_> = (0..raw.rx_queues).map(|queue| RxQueue::new(Arc::clone(&owner), queue)).collect();
+        let queues = (0..raw.rx_queues).zip(mempools);
+        let mut rx: Vec<_> = queues.map(|(queue, &pool)| RxQueue::new(Arc::clone(&owner), queue, pool)).collect();
         let tx = (0..raw.tx_queues).map(|queue| TxQueue::new(Arc::clone(&owner), queue)).collect();
         if info.driver == LEAKY_DRIVER {
             rx.iter_mut().for_each(discard_strangers);
@@ -257,6 +261,12 @@ impl Port {
         // SAFETY: the port is open while its owner lives, and `raw` is ours.
         self.owner.control("asking for its counters", |port| unsafe { dpdk_sys::shim_port_stats(port, &mut raw) })?;
         Ok(PortStats::from_raw(&raw))
+    }
+
+    /// Polls that found no packet, and no buffer for one either: reception stood still for want of buffers. Counted here,
+    /// since not every driver counts it as `rx_no_mbuf`.
+    pub fn starved_polls(&self) -> u64 {
+        self.owner.starved_polls.load(Ordering::Relaxed)
     }
 
     /// Sets what it counts to zero, where the driver can.

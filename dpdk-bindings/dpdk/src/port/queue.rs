@@ -2,9 +2,11 @@
 
 use super::Owner;
 use crate::mbuf::Burst;
+use crate::mempool::Mempool;
 use core::cell::Cell;
 use core::marker::PhantomData;
 use core::ptr;
+use core::sync::atomic::Ordering;
 use std::sync::Arc;
 
 /// Queues may move to another thread, but two threads never share one.
@@ -19,30 +21,35 @@ type NotSync = PhantomData<Cell<()>>;
 #[derive(Debug)]
 pub struct RxQueue {
     /// Keeps the port open.
-    _owner: Arc<Owner>,
+    owner: Arc<Owner>,
     port: u16,
     queue: u16,
+    mempool: Mempool,
     scattered: u64,
     not_sync: NotSync,
 }
 
 impl RxQueue {
-    pub(super) fn new(owner: Arc<Owner>, queue: u16) -> Self {
-        RxQueue { port: owner.number, _owner: owner, queue, scattered: 0, not_sync: PhantomData }
+    pub(super) fn new(owner: Arc<Owner>, queue: u16, mempool: Mempool) -> Self {
+        RxQueue { port: owner.number, owner, queue, mempool, scattered: 0, not_sync: PhantomData }
     }
 
-    /// Adds what has arrived to `burst`, up to its capacity, and says how much that was. Never waits.
+    /// Adds what has arrived to `burst`, up to its capacity, and says how much that was. Never waits. When nothing came
+    /// because the mempool is empty, that counts as [`Port::starved_polls`](super::Port::starved_polls).
     #[inline]
     pub fn receive<const N: usize>(&mut self, burst: &mut Burst<N>) -> usize {
         let len = burst.len();
         let room = burst.remaining_capacity().min(usize::from(u16::MAX)) as u16;
-        // SAFETY: the port is open while `_owner` lives, `&mut self` is the queue's only user, and the array has room
+        // SAFETY: the port is open while `owner` lives, `&mut self` is the queue's only user, and the array has room
         // for `room` pointers behind its first `len`.
         let received = unsafe {
             let spare = burst.as_mut_ptr().add(len).cast();
             dpdk_sys::shim_rx_burst(self.port, self.queue, spare, room, &mut self.scattered)
         };
         let received = usize::from(received);
+        if received == 0 && room > 0 && self.mempool.is_dry() {
+            self.owner.starved_polls.fetch_add(1, Ordering::Relaxed);
+        }
         // SAFETY: that many mbufs were written behind the first `len`, each of one segment and ours alone.
         unsafe { burst.set_len(len + received) };
         received
