@@ -17,9 +17,6 @@ pub enum Fault {
     /// The operating system gave fewer threads than needed.
     #[error("DPDK gave no lcore to measure on")]
     NoLcore,
-    /// The measuring thread panicked.
-    #[error("the measuring thread ended by a panic")]
-    Panicked,
     /// No engine computes correctly.
     #[error("{0}")]
     Engine(#[from] ipsec::engine::Unusable),

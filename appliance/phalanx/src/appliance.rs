@@ -71,9 +71,6 @@ pub enum ApplianceError {
     /// The system has no randomness.
     #[error("the system's random source failed; nothing can be keyed without it")]
     Randomness,
-    /// A data core stopped by itself.
-    #[error("data core {0} has stopped; its log lines above say why")]
-    CoreDied(usize),
 }
 
 /// A running appliance.
@@ -158,10 +155,7 @@ impl Appliance {
     }
 
     /// One turn of the control core, and a nap if there was nothing to do.
-    ///
-    /// # Errors
-    /// [`ApplianceError::CoreDied`].
-    pub fn turn(&mut self) -> Result<(), ApplianceError> {
+    pub fn turn(&mut self) {
         let now = self.clock.now();
         if now >= self.links_due {
             self.links_due = now + LINK_PERIOD;
@@ -170,10 +164,6 @@ impl Appliance {
         if !self.control.poll(now) {
             let until_due = self.control.poll_timeout().map_or(LONGEST_NAP, |due| due.saturating_since(now));
             std::thread::sleep(until_due.min(LONGEST_NAP));
-        }
-        match self.cores.iter().position(RunningCore::is_finished) {
-            Some(dead) => Err(ApplianceError::CoreDied(dead)),
-            None => Ok(()),
         }
     }
 
@@ -195,18 +185,14 @@ impl Appliance {
     pub fn shut_down(mut self) {
         self.control.initiate_shutdown(self.clock.now());
         while !self.control.is_idle() {
-            if self.turn().is_err() {
-                break;
-            }
+            self.turn();
         }
         let drained = self.clock.now() + DRAIN;
-        while self.clock.now() < drained && self.turn().is_ok() {}
-        self.stop.store(true, Ordering::Relaxed);
-        for (number, core) in self.cores.into_iter().enumerate() {
-            if !core.join() {
-                warn!(core = number, "data core ended by a panic");
-            }
+        while self.clock.now() < drained {
+            self.turn();
         }
+        self.stop.store(true, Ordering::Relaxed);
+        self.cores.into_iter().for_each(RunningCore::join);
         info!("stopped");
     }
 }

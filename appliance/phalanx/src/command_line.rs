@@ -122,14 +122,21 @@ pub enum Outcome {
     NotReachable,
 }
 
-impl From<Outcome> for ExitCode {
-    fn from(outcome: Outcome) -> ExitCode {
-        ExitCode::from(match outcome {
+impl Outcome {
+    /// What the process ends with.
+    pub fn exit_code(self) -> u8 {
+        match self {
             Outcome::Ok => 0,
             Outcome::Runtime => 1,
             Outcome::Configuration => 2,
             Outcome::NotReachable => 3,
-        })
+        }
+    }
+}
+
+impl From<Outcome> for ExitCode {
+    fn from(outcome: Outcome) -> ExitCode {
+        ExitCode::from(outcome.exit_code())
     }
 }
 

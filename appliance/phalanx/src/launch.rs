@@ -44,13 +44,8 @@ pub fn launch(
 }
 
 impl RunningCore {
-    /// Whether it has stopped, asked or not.
-    pub fn is_finished(&self) -> bool {
-        self.job.is_finished()
-    }
-
-    /// Waits until it has stopped, and frees what it held. `false` if it ended by a panic.
-    pub fn join(self) -> bool {
-        self.job.join().1.is_ok()
+    /// Waits until it has stopped, and frees what it held.
+    pub fn join(self) {
+        drop(self.job.join());
     }
 }

@@ -10,3 +10,4 @@ pub mod clock;
 pub mod device;
 pub mod frame;
 pub mod launch;
+pub mod panics;

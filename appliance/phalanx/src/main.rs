@@ -10,9 +10,10 @@ mod show;
 use std::process::ExitCode;
 
 use clap::Parser;
-use command_line::{CommandLine, Verb};
+use command_line::{CommandLine, Outcome, Verb};
 
 fn main() -> ExitCode {
+    phalanx::panics::end_process_with(Outcome::Runtime.exit_code().into());
     let outcome = match CommandLine::parse().verb {
         Verb::Run(arguments) => run::run(&arguments),
         Verb::Check(arguments) => run::check(&arguments),

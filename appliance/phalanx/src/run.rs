@@ -70,15 +70,30 @@ fn run_until_told(config: Config, arguments: &RunArguments) -> Result<(), RunErr
     let metrics = config.metrics;
     let mut appliance = Appliance::start(config, &arguments.state)?;
     let (asker, mut asks) = asks::channel();
-    let _command_socket = open_command_socket(&arguments.socket.socket, &asker)?;
-    let _metrics = metrics.map(|metrics| open_metrics(metrics.listen, &asker)).transpose()?;
-    while !told.load(Ordering::Relaxed) {
-        appliance.turn()?;
-        appliance.answer(&mut asks);
+    let doors = open_doors(&arguments.socket.socket, metrics.map(|metrics| metrics.listen), &asker);
+    if doors.is_ok() {
+        while !told.load(Ordering::Relaxed) {
+            appliance.turn();
+            appliance.answer(&mut asks);
+        }
+        info!("told to stop: deleting SAs at the peers");
     }
-    info!("told to stop: deleting SAs at the peers");
+    // Whoever still asks is told that nobody answers any more.
+    drop(asks);
     appliance.shut_down();
-    Ok(())
+    doors.map(drop)
+}
+
+/// Where operators ask, open as long as it lives.
+struct Doors {
+    _command_socket: socket::Server,
+    _metrics: Option<metrics::Server>,
+}
+
+fn open_doors(socket: &Path, metrics: Option<SocketAddr>, asker: &Asker) -> Result<Doors, RunError> {
+    let command_socket = open_command_socket(socket, asker)?;
+    let metrics = metrics.map(|listen| open_metrics(listen, asker)).transpose()?;
+    Ok(Doors { _command_socket: command_socket, _metrics: metrics })
 }
 
 fn open_command_socket(path: &Path, asker: &Asker) -> Result<socket::Server, RunError> {

@@ -4,9 +4,7 @@ use crate::error::{Errno, Error, check};
 use core::ffi::{CStr, c_char, c_int, c_void};
 use core::marker::PhantomData;
 use core::sync::atomic::{AtomicBool, Ordering};
-use std::any::Any;
 use std::ffi::CString;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc;
 
 /// How many bytes of a thread's name the kernel keeps.
@@ -55,7 +53,7 @@ impl Lcore {
     }
 
     /// Runs `job` there, the thread bearing `name` meanwhile (its first 15 bytes). Threads that the job starts inherit
-    /// the lcore's CPU affinity.
+    /// the lcore's CPU affinity. A job that panics ends the process: nobody could put right what it left half done.
     pub fn launch<T, F>(self, name: &str, job: F) -> Result<LcoreJob<T>, Error>
     where
         F: FnOnce() -> T + Send + 'static,
@@ -64,7 +62,7 @@ impl Lcore {
         let (sender, receiver) = mpsc::sync_channel(1);
         let job = Box::new(move || {
             // The receiver may be gone: then nobody wants the result.
-            let _ = sender.send(catch_unwind(AssertUnwindSafe(job)));
+            let _ = sender.send(job());
         });
         let parcel = Box::into_raw(Box::new(Parcel { name: thread_name(name)?, job }));
         // SAFETY: `run_parcel` takes the parcel back exactly once, on the lcore; `self` says that the lcore is idle.
@@ -86,7 +84,7 @@ fn thread_name(name: &str) -> Result<CString, Error> {
     CString::new(&name[..end]).map_err(|_| Error::ZeroByte { what: "a thread's name" })
 }
 
-/// Runs on the lcore. No panic leaves it: the job catches its own, and the rest does not panic.
+/// Runs on the lcore. A panic does not leave it: at a function that C calls, the process aborts.
 unsafe extern "C" fn run_parcel(parcel: *mut c_void) -> c_int {
     // SAFETY: `launch` made the pointer from a box for this call alone.
     let parcel = unsafe { Box::from_raw(parcel.cast::<Parcel>()) };
@@ -112,7 +110,7 @@ fn swap_thread_name(name: &CStr) -> Option<CString> {
 #[derive(Debug)]
 pub struct LcoreJob<T> {
     lcore: Lcore,
-    result: mpsc::Receiver<Result<T, Box<dyn Any + Send>>>,
+    result: mpsc::Receiver<T>,
 }
 
 impl<T> LcoreJob<T> {
@@ -121,15 +119,16 @@ impl<T> LcoreJob<T> {
         self.lcore.id
     }
 
-    /// Whether the result is there, or a panic in its place. Never waits.
+    /// Whether the result is there. Never waits.
     pub fn is_finished(&self) -> bool {
         // SAFETY: reads the state of an lcore; its number came from DPDK.
         unsafe { dpdk_sys::rte_eal_get_lcore_state(self.lcore.id) == dpdk_sys::rte_lcore_state_t_WAIT }
     }
 
-    /// Waits for the job, and returns its result or its panic's payload, and the lcore for the next job.
-    pub fn join(self) -> (Lcore, Result<T, Box<dyn Any + Send>>) {
-        let result = self.result.recv().unwrap_or_else(|gone| Err(Box::new(gone)));
+    /// Waits for the job, and returns its result, and the lcore for the next job.
+    pub fn join(self) -> (Lcore, T) {
+        // A job that ends has sent its result; one that panics ends the process.
+        let result = self.result.recv().unwrap_or_else(|_| std::process::abort());
         // The result is sent a moment before the lcore is idle. SAFETY: waits for an lcore that has done its job.
         unsafe { dpdk_sys::rte_eal_wait_lcore(self.lcore.id) };
         (self.lcore, result)

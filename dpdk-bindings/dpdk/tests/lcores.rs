@@ -6,6 +6,8 @@ mod common;
 
 use common::eal;
 use dpdk::{Error, Lcore};
+use std::os::unix::process::ExitStatusExt;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
@@ -38,22 +40,29 @@ fn a_job_runs_under_its_name_and_returns_its_result() {
     let job = worker.launch("data-7", || (own_name(), 42)).unwrap();
     assert_eq!(job.lcore(), id);
     let (worker, result) = job.join();
-    assert_eq!(result.unwrap(), ("data-7".to_owned(), 42));
+    assert_eq!(result, ("data-7".to_owned(), 42));
 
     let (worker, result) = worker.launch("a-name-too-long-for-linux", own_name).unwrap().join();
-    assert_eq!(result.unwrap(), "a-name-too-long");
+    assert_eq!(result, "a-name-too-long");
     let (worker, result) = worker.launch("ääääääää", own_name).unwrap().join();
-    assert_eq!(result.unwrap(), "äääääää", "cut between two letters, not within one");
+    assert_eq!(result, "äääääää", "cut between two letters, not within one");
     give_back(worker);
 }
 
+/// In a process of its own, which is this test again.
 #[test]
-fn a_panic_is_a_result_and_the_lcore_lives_on() {
-    let (worker, result) = lcore().launch("data-0", || -> u32 { panic!("as the test wants") }).unwrap().join();
-    assert_eq!(*result.unwrap_err().downcast_ref::<&str>().unwrap(), "as the test wants");
-    let (worker, result) = worker.launch("data-0", || 1).unwrap().join();
-    assert_eq!(result.unwrap(), 1);
-    give_back(worker);
+fn a_job_that_panics_ends_the_process() {
+    const SELF: &str = "DPDK_TEST_PANICS";
+    if std::env::var_os(SELF).is_some() {
+        lcore().launch("data-0", || panic!("as the test wants")).unwrap().join();
+        return;
+    }
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", "a_job_that_panics_ends_the_process", "--nocapture"]).env(SELF, "yes");
+    let output = command.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.signal().is_some(), "{:?}: {said}", output.status);
+    assert!(said.contains("as the test wants"), "{said}");
 }
 
 #[test]
