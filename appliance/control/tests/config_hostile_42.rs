@@ -32,6 +32,40 @@ fn hostile_42_unknown_keys() {
 }
 
 #[test]
+fn hostile_42_capacities_out_of_range() {
+    for wrong in ["15", "16777217", "0", "-1", "many", "1e5", "''"] {
+        let text = right_but("control: 0", &format!("control: 0, connections: {wrong}"));
+        let error = assert_refused(&text, 1, "", "a whole number from 16 to 16777216");
+        assert!(error.to_string().contains("cores.connections"), "{error}");
+    }
+    for wrong in ["255", "16777216", "0x1000"] {
+        let text = format!("{RIGHT}eal: {{mbufs: {wrong}}}\n");
+        let error = assert_refused(&text, 25, wrong, "a whole number from 256 to 16777215");
+        assert!(error.to_string().contains("eal.mbufs"), "{error}");
+    }
+}
+
+#[test]
+fn hostile_42_arguments_of_dpdk_that_are_not_the_operators() {
+    let other = "--mbuf-pool-ops-name, --proc-type, --telemetry";
+    for (arg, allowed) in [
+        ("--mbuf-pool-ops-name=ring_sp_sc", other),
+        ("--mbuf-pool=ring_sp_sc", other),
+        ("--proc-type=secondary", other),
+        ("--telemetry", other),
+        ("--lcores=0", "`cores:` names them"),
+        ("--lcore=0", "`cores:` names them"),
+        ("-l0", "`cores:` names them"),
+        ("-l", "`cores:` names them"),
+    ] {
+        assert_refused(&format!("{RIGHT}eal: {{args: ['{arg}']}}\n"), 25, arg, allowed);
+    }
+    for arg in ["--log-level=lib.eal:debug", "-m", "--no-telemetry", "--legacy-mem"] {
+        parse(&format!("{RIGHT}eal: {{args: ['{arg}']}}\n")).unwrap();
+    }
+}
+
+#[test]
 fn hostile_42_duplicate_keys() {
     for (text, line, key) in [
         (format!("{RIGHT}ports: []\n"), 25, "`ports`"),

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use config_support::{RIGHT, parse, right_but};
 use control::config::{
-    Cores, Idle, LogFormat, LogLevel, Neighbour, OutboundSequence, Processing, Role, Service, ServiceProtocol,
+    Cores, Eal, Idle, LogFormat, LogLevel, Neighbour, OutboundSequence, Processing, Role, Service, ServiceProtocol,
 };
 use ike::config::IdentityPattern;
 use ipsec::cipher::Cipher;
@@ -25,8 +25,8 @@ fn address(text: &str) -> IpAddr {
 #[test]
 fn a_short_configuration_gets_good_defaults() {
     let config = parse(RIGHT).unwrap();
-    assert_eq!(config.cores, Cores { data: vec![1, 2], control: 0, idle: Idle::Adaptive });
-    assert_eq!(config.eal.args, Vec::<String>::new());
+    assert_eq!(config.cores, Cores { data: vec![1, 2], control: 0, idle: Idle::Adaptive, connections: 65_536 });
+    assert_eq!(config.eal, Eal::default());
 
     let port = &config.ports[0];
     assert_eq!((port.role, port.mtu_bytes, port.vlan, port.queues), (Role::Network, 1500, None, 2));
@@ -71,8 +71,8 @@ fn a_short_configuration_gets_good_defaults() {
 
 /// Every word but those of `static_sas:`, none at its default where another is served.
 const EVERY_WORD: &str = "
-eal: {args: [--no-huge, -m, '512']}
-cores: {data: [3], control: 2, idle: spin}
+eal: {args: [--no-huge, -m, '512'], mbufs: 256}
+cores: {data: [3], control: 2, idle: spin, connections: 16}
 ports:
   - name: net0
     role: network
@@ -117,8 +117,11 @@ log: {level: debug, format: json}
 #[test]
 fn every_word_is_taken_as_written() {
     let config = parse(EVERY_WORD).unwrap();
-    assert_eq!(config.eal.args, ["--no-huge", "-m", "512"]);
-    assert_eq!(config.cores, Cores { data: vec![3], control: 2, idle: Idle::Spin });
+    assert_eq!(
+        (config.eal.args, config.eal.mbufs),
+        (["--no-huge", "-m", "512"].map(str::to_owned).to_vec(), Some(256))
+    );
+    assert_eq!(config.cores, Cores { data: vec![3], control: 2, idle: Idle::Spin, connections: 16 });
     let port = &config.ports[0];
     assert_eq!((port.mtu_bytes, port.vlan, port.queues), (9000, Some(10), 1));
     assert_eq!(port.neighbours, [Neighbour { address: address("192.0.2.1"), mac: [2, 0, 0, 0, 0, 1] }]);

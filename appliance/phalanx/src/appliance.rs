@@ -19,7 +19,7 @@ use datapath::handover::mesh;
 use datapath::idle::IdlePolicy;
 use datapath::mailbox::mailbox;
 use datapath::routes::PortId;
-use dpdk::{Eal, EalArguments, Mempool};
+use dpdk::{Eal, EalArguments};
 use ike::config::EndpointConfig;
 use ipsec::engine::{self, EngineChoice, Selection};
 use ipsec::iv::IvGenerator;
@@ -31,14 +31,14 @@ use wire::flow::FlowSeed;
 
 use crate::asks::Asks;
 use crate::clock::Clock;
-use crate::device::{self, DeviceError, OpenPort};
+use crate::device::{self, DeviceError, OpenPort, PacketMemory};
 use crate::frame::{Frame, QueuePair};
 use crate::launch::{self, RunningCore};
 
 /// How long packets that are under way get to leave, once IKE has said its goodbyes.
 const DRAIN: Duration = Duration::from_millis(100);
-/// How often the ports' links are looked at.
-const LINK_PERIOD: Duration = Duration::from_millis(500);
+/// How often the ports are looked at.
+const LOOK_PERIOD: Duration = Duration::from_millis(500);
 /// How long the control core sleeps when nothing is to be done.
 const LONGEST_NAP: Duration = Duration::from_millis(1);
 
@@ -78,12 +78,12 @@ pub struct Appliance {
     /// The control core. Whoever owns the appliance polls it.
     pub control: ControlCore<Frame>,
     ports: Vec<(config::Port, dpdk::Port)>,
-    memory: Mempool,
+    memory: PacketMemory,
     placement: config::Cores,
     clock: Clock,
-    /// Whether each port's link was up when it was last looked at, and when that is done again.
-    links: Vec<bool>,
-    links_due: Instant,
+    /// What each port was like when it was last looked at, and when that is done again.
+    seen: Vec<SeenPort>,
+    look_due: Instant,
     cores: Vec<RunningCore>,
     stop: Arc<AtomicBool>,
 }
@@ -104,8 +104,9 @@ impl Appliance {
         let eal = Eal::start(&eal_arguments(&config))?;
         pin_control(config.cores.control);
         let clock = Clock::start(eal);
-        let memory = device::packet_memory(eal, &config.ports, cores)?;
-        let open = |port| device::open_port(eal, port, cores, memory);
+        let capacity = Capacity { connections: config.cores.connections, ..Capacity::default() };
+        let memory = PacketMemory::take(eal, &config, capacity.handover)?;
+        let open = |port| device::open_port(eal, port, cores, memory.received);
         let ports: Vec<OpenPort> = config.ports.iter().map(open).collect::<Result<_, _>>()?;
         let macs: Vec<MacAddress> = ports.iter().map(|port| MacAddress(port.mac)).collect();
         let stack = Stack::new(clock.now(), StackSettings::from_config(&config, &macs), random()?)?;
@@ -114,7 +115,7 @@ impl Appliance {
             policy: Arc::new(control_core::policy(&config)),
             seed: FlowSeed::new(random()?),
             sad_seed: SadSeed::new(random()?),
-            capacity: Capacity::default(),
+            capacity,
             timeouts: Timeouts::default(),
         };
         let (open_ports, queues) = split(&config, ports);
@@ -134,21 +135,21 @@ impl Appliance {
             engine,
             outbound_sequences,
             port_mtus: config.ports.iter().map(|port| port.mtu_bytes).collect(),
-            frames: Box::new(move |bytes| memory.copy_of(bytes).map(Frame)),
+            frames: Box::new(move |bytes| memory.originated.copy_of(bytes).map(Frame)),
         });
         config.static_sas.into_iter().for_each(|sa| control.install_static(sa.inbound, sa.outbound));
         info!(%engine, cores, dpdk = eal.version(), "running");
         let ports: Vec<_> = config.ports.into_iter().zip(open_ports).collect();
-        let links = ports.iter().map(|(_, port)| is_up(port)).collect();
-        let links_due = clock.now();
-        Ok(Appliance { control, ports, memory, placement: config.cores, clock, links, links_due, cores: running, stop })
+        let seen = ports.iter().map(|(_, port)| SeenPort::now(port)).collect();
+        let look_due = clock.now();
+        Ok(Appliance { control, ports, memory, placement: config.cores, clock, seen, look_due, cores: running, stop })
     }
 
     /// Answers what operators have asked.
     pub fn answer(&mut self, asks: &mut Asks) {
         let Appliance { control, ports, memory, placement, clock, .. } = self;
         asks.answer(control, clock.now(), || Surroundings {
-            ports: ports.iter().map(|(config, port)| port_row(config, port, *memory)).collect(),
+            ports: ports.iter().map(|(config, port)| port_row(config, port, memory)).collect(),
             data_cpus: placement.data.clone(),
             control_cpu: placement.control,
         });
@@ -157,9 +158,9 @@ impl Appliance {
     /// One turn of the control core, and a nap if there was nothing to do.
     pub fn turn(&mut self) {
         let now = self.clock.now();
-        if now >= self.links_due {
-            self.links_due = now + LINK_PERIOD;
-            self.watch_links(now);
+        if now >= self.look_due {
+            self.look_due = now + LOOK_PERIOD;
+            self.look_at_ports(now);
         }
         if !self.control.poll(now) {
             let until_due = self.control.poll_timeout().map_or(LONGEST_NAP, |due| due.saturating_since(now));
@@ -167,17 +168,27 @@ impl Appliance {
         }
     }
 
-    fn watch_links(&mut self, now: Instant) {
-        for (number, ((config, port), was_up)) in self.ports.iter().zip(&mut self.links).enumerate() {
-            match (*was_up, is_up(port)) {
+    fn look_at_ports(&mut self, now: Instant) {
+        for (number, ((config, port), seen)) in self.ports.iter().zip(&mut self.seen).enumerate() {
+            let before = std::mem::replace(seen, SeenPort::now(port));
+            match (before.is_up, seen.is_up) {
                 (true, false) => warn!(port = %config.name, "link down"),
                 (false, true) => {
                     info!(port = %config.name, "link up");
                     self.control.link_came_up(now, PortId(number as u16));
                 }
-                (true, true) | (false, false) => continue,
+                (true, true) | (false, false) => {}
             }
-            *was_up = !*was_up;
+            let polls = seen.starved_polls - before.starved_polls;
+            seen.is_starving = polls > 0;
+            match (before.is_starving, seen.is_starving) {
+                (false, true) => warn!(
+                    port = %config.name, polls, in_use = self.memory.received.in_use_packets(),
+                    buffers = self.memory.received.size_packets(), "no free packet buffer, reception waits for one"
+                ),
+                (true, false) => info!(port = %config.name, "packet buffers are free again"),
+                (true, true) | (false, false) => {}
+            }
         }
     }
 
@@ -197,6 +208,21 @@ impl Appliance {
     }
 }
 
+/// What a port is like, as far as its changes are logged.
+#[derive(Debug, Clone, Copy)]
+struct SeenPort {
+    is_up: bool,
+    /// [`dpdk::Port::starved_polls`] so far, and whether there were new ones when it was last looked at.
+    starved_polls: u64,
+    is_starving: bool,
+}
+
+impl SeenPort {
+    fn now(port: &dpdk::Port) -> SeenPort {
+        SeenPort { is_up: is_up(port), starved_polls: port.starved_polls(), is_starving: false }
+    }
+}
+
 fn outbound_sequences(config: &Config) -> BTreeMap<IpAddr, String> {
     config.dvipas.iter().map(|dvipa| (dvipa.address, dvipa.outbound_sequence.to_string())).collect()
 }
@@ -206,7 +232,7 @@ fn is_up(port: &dpdk::Port) -> bool {
 }
 
 /// A port as operators see it. A device that does not answer shows zeros and a link that is down.
-fn port_row(config: &config::Port, port: &dpdk::Port, memory: Mempool) -> PortRow {
+fn port_row(config: &config::Port, port: &dpdk::Port, memory: &PacketMemory) -> PortRow {
     let stats = port.stats().unwrap_or_default();
     PortRow {
         name: config.name.to_string(),
@@ -219,7 +245,8 @@ fn port_row(config: &config::Port, port: &dpdk::Port, memory: Mempool) -> PortRo
         rx_packets: stats.rx_packets,
         tx_packets: stats.tx_packets,
         rx_missed: stats.rx_missed,
-        rx_no_mbuf: stats.rx_no_mbuf,
+        // Some drivers count it themselves, some do not.
+        rx_no_mbuf: stats.rx_no_mbuf.max(port.starved_polls()),
         mempool_in_use: memory.in_use_packets().into(),
     }
 }

@@ -72,6 +72,7 @@ pub(super) struct Document {
 #[serde(deny_unknown_fields)]
 pub(super) struct Eal {
     pub(super) args: Option<Vec<Word>>,
+    pub(super) mbufs: Option<Word>,
 }
 
 /// `cores:`
@@ -81,6 +82,7 @@ pub(super) struct Cores {
     pub(super) data: List<Word>,
     pub(super) control: Option<Word>,
     pub(super) idle: Option<Word>,
+    pub(super) connections: Option<Word>,
 }
 
 /// One of `ports:`
