@@ -35,7 +35,7 @@ pub enum SenderNumbersError {
     /// The content is no number.
     #[error(
         "{path}: found {found:?} where one decimal number is expected; if the true value is lost, write a number \
-         larger than any that this appliance has ever drawn"
+         larger than any that this appliance has ever drawn, and if it has never run, remove the file"
     )]
     Damaged {
         /// The counter file.
@@ -66,14 +66,14 @@ impl SenderNumbers {
         };
         std::fs::create_dir_all(directory).map_err(at("making its directory"))?;
         let mut options = OpenOptions::new();
-        let mut file = options
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(&path)
-            .map_err(at("opening it"))?;
+        options.read(true).write(true).mode(0o600);
+        let (mut file, is_new) = match options.clone().create_new(true).open(&path) {
+            Ok(file) => (file, true),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                (options.open(&path).map_err(at("opening it"))?, false)
+            }
+            Err(error) => return Err(at("making it")(error)),
+        };
         match file.try_lock() {
             Ok(()) => {}
             Err(std::fs::TryLockError::WouldBlock) => return Err(SenderNumbersError::Locked { path }),
@@ -81,13 +81,18 @@ impl SenderNumbers {
         }
         let mut text = String::new();
         (&mut file).take(TEXT_LEN_MAX).read_to_string(&mut text).map_err(at("reading it"))?;
+        // A file that lost its content says nothing of what was drawn; only one that is new may be empty.
         let next = match text.trim_end() {
-            "" => 0,
+            "" if is_new => 0,
             number => number.parse().map_err(|_| SenderNumbersError::Damaged { path: path.clone(), found: text })?,
         };
         // The name of a new file must survive a crash as its content does.
         File::open(directory).and_then(|directory| directory.sync_all()).map_err(at("syncing its directory"))?;
-        Ok(SenderNumbers { path, file, next })
+        let mut numbers = SenderNumbers { path, file, next };
+        if is_new {
+            numbers.write(next)?;
+        }
+        Ok(numbers)
     }
 
     /// Draws a number that was never drawn before.
@@ -96,13 +101,18 @@ impl SenderNumbers {
     /// [`SenderNumbersError::Io`] when the raise did not reach the disk; the number is not used then.
     pub fn draw(&mut self) -> Result<SenderNumber, SenderNumbersError> {
         let number = self.next;
-        // The longest number is written at its full width, so that a shorter one never leaves old digits behind it.
-        let text = format!("{:020}\n", number + 1);
-        let written =
-            self.file.rewind().and_then(|()| self.file.write_all(text.as_bytes())).and_then(|()| self.file.sync_data());
-        written.map_err(|error| SenderNumbersError::Io { path: self.path.clone(), step: "raising it", error })?;
+        self.write(number + 1)?;
         self.next = number + 1;
         Ok(SenderNumber(number))
+    }
+
+    /// Brings the counter to the disk. The longest number is written at its full width, so that a shorter one never
+    /// leaves old digits behind it.
+    fn write(&mut self, next: u64) -> Result<(), SenderNumbersError> {
+        let text = format!("{next:020}\n");
+        let written =
+            self.file.rewind().and_then(|()| self.file.write_all(text.as_bytes())).and_then(|()| self.file.sync_data());
+        written.map_err(|error| SenderNumbersError::Io { path: self.path.clone(), step: "raising it", error })
     }
 
     /// The counter as it stands: an SA born now records it.
@@ -133,6 +143,15 @@ mod tests {
         std::fs::remove_dir_all(directory).unwrap();
     }
 
+    /// Between the first start and the first draw the file is whole: a crash there is no damage.
+    #[test]
+    fn a_new_counter_is_on_the_disk_before_anything_is_drawn() {
+        let directory = directory("new");
+        drop(SenderNumbers::open(&directory).unwrap());
+        assert_eq!(SenderNumbers::open(&directory).unwrap().draw().unwrap(), SenderNumber(0));
+        std::fs::remove_dir_all(directory).unwrap();
+    }
+
     #[test]
     fn two_processes_cannot_share_one_counter() {
         let directory = directory("lock");
@@ -145,9 +164,11 @@ mod tests {
     fn a_damaged_counter_is_refused_and_not_begun_anew() {
         let directory = directory("damaged");
         std::fs::create_dir_all(&directory).unwrap();
-        std::fs::write(directory.join("sender-numbers"), "12x").unwrap();
-        let error = SenderNumbers::open(&directory).unwrap_err();
-        assert!(error.to_string().contains("\"12x\""), "{error}");
+        for content in ["12x", "", "\n", "-1", "99999999999999999999"] {
+            std::fs::write(directory.join("sender-numbers"), content).unwrap();
+            let error = SenderNumbers::open(&directory).unwrap_err();
+            assert!(error.to_string().contains(&format!("{content:?}")), "{error}");
+        }
         std::fs::remove_dir_all(directory).unwrap();
     }
 }

@@ -164,6 +164,12 @@ fn hostile_42_values_out_of_range() {
         (with(child, "        replay_window: 63"), 23, "`63`", "64 to 65536"),
         (with(child, "        replay_window: 65537"), 23, "`65537`", "64 to 65536"),
         (with(child, "        replay_window: 0"), 23, "`0`", "64 to 65536"),
+        (
+            right_but("    local_addrs", "    rekey_time: 0\n    over_time: 1h\n    local_addrs"),
+            18,
+            "`1h`",
+            "no over_time beside `rekey_time: 0`",
+        ),
         (with(child, "        rekey_time: 1w"), 23, "`1w`", "ms, s, m, h, d"),
         (with(child, "        rekey_time: 500ms"), 23, "`500ms`", "1s to"),
         (with(child, "        rekey_bytes: 5mb"), 23, "`5mb`", "kB, MB"),

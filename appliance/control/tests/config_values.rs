@@ -228,6 +228,7 @@ fn static_sas_are_taken_with_a_loud_warning() {
     assert_eq!(inbound.replay_window_packets, 128);
     assert_eq!(inbound.selectors.to_string(), "203.0.113.80/32 === 10.1.0.0/16[tcp]");
     assert_eq!(inbound.peer, outbound.peer);
+    assert!(inbound.peer.0 > u64::MAX / 2, "IKE numbers its peers from below, and no two peers may share a number");
     assert_eq!(inbound.key.cipher(), Cipher::AesGcm128);
     assert!(inbound.key != outbound.key);
 }

@@ -7,7 +7,8 @@ use crate::counters::{Counter, Ledger};
 use crate::drops::DropReason;
 use crate::forwarding::{CorePort, Forwarding, PortRole};
 use crate::handover::Handover;
-use crate::mailbox::{Event, Mailbox, PUNTED_RESERVE, PuntReason, Punted};
+use crate::mailbox::{Event, Mailbox, PuntReason, Punted, punted_reserve};
+use crate::outer::Urgency;
 use crate::packet::Handed;
 use crate::policy::Policy;
 use crate::routes::{NextHop, PortId, RouteTable};
@@ -195,21 +196,12 @@ impl<Q: PortQueue> DataCore<Q> {
         ((u128::from(hash) * self.handover.cores() as u128) >> 64) as usize
     }
 
-    /// Hands a frame to the control core, as long as that leaves room for what is vital.
-    pub(crate) fn punt(&mut self, port: PortId, reason: PuntReason, frame: Q::Buffer) {
-        if self.mailbox.punted.slots() <= PUNTED_RESERVE {
+    /// Hands a frame to the control core, as long as that leaves room for what is more urgent.
+    pub(crate) fn punt(&mut self, port: PortId, reason: PuntReason, urgency: Urgency, frame: Q::Buffer) {
+        if self.mailbox.punted.slots() <= punted_reserve(urgency) {
             return self.drops.end(frame, DropReason::PuntFull);
         }
-        self.push_punted(Punted { port, reason, frame });
-    }
-
-    /// Hands a frame to the control core that it cannot do without.
-    pub(crate) fn punt_vital(&mut self, port: PortId, frame: Q::Buffer) {
-        self.push_punted(Punted { port, reason: PuntReason::ForUs, frame });
-    }
-
-    fn push_punted(&mut self, punted: Punted<Q::Buffer>) {
-        match self.mailbox.punted.push(punted) {
+        match self.mailbox.punted.push(Punted { port, reason, frame }) {
             Ok(()) => self.ledger.punted.add(1),
             Err(rtrb::PushError::Full(punted)) => self.drops.end(punted.frame, DropReason::PuntFull),
         }

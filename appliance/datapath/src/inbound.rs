@@ -46,8 +46,7 @@ impl<Q: PortQueue> DataCore<Q> {
         for frame in frames {
             match outer::classify(frame.bytes(), &facts, &self.policy) {
                 Ok(Outer::Esp(place)) => esp.push(EspPacket { frame, place }),
-                Ok(Outer::Vital) => self.punt_vital(facts.id, frame),
-                Ok(Outer::Punt) => self.punt(facts.id, PuntReason::ForUs, frame),
+                Ok(Outer::Punt(urgency)) => self.punt(facts.id, PuntReason::ForUs, urgency, frame),
                 Ok(Outer::Cleartext(range)) => self.clear_from_network(frame, range, now),
                 Err(reason) => self.drops.end(frame, reason),
             }

@@ -6,6 +6,7 @@
 
 use crate::connections::Connection;
 use crate::forwarding::Mac;
+use crate::outer::Urgency;
 use crate::policy::Policy;
 use crate::routes::{NextHop, PortId, RouteTable};
 use crate::sas::{InboundEntry, OutboundEntry};
@@ -25,8 +26,17 @@ const EVENTS: usize = 2 * COMMANDS;
 pub(crate) const EVENTS_RESERVE: usize = EVENTS / 2;
 /// Frames that can wait for the control core. Bounded small: what floods it is worth least.
 const PUNTED: usize = 512;
-/// Places that only ARP and IKE may take, so that no flood of pings cuts us off from our neighbours and peers.
-pub(crate) const PUNTED_RESERVE: usize = PUNTED / 2;
+
+/// Places that a frame must leave free for more urgent ones, so that no flood of pings cuts us off from neighbours and
+/// new peers, and no flood of newcomers from those that we serve.
+pub(crate) const fn punted_reserve(urgency: Urgency) -> usize {
+    match urgency {
+        Urgency::Courtesy => PUNTED / 2,
+        Urgency::Vital => PUNTED / 4,
+        Urgency::Established => 0,
+    }
+}
+
 /// Frames of the control core that can wait for their port.
 const ORIGINATED: usize = 512;
 

@@ -11,7 +11,7 @@ use crate::core::DataCore;
 use crate::drops::DropReason;
 use crate::inbound::{clamp_mss, cut, take_a_hop};
 use crate::mailbox::{Event, PuntReason};
-use crate::outer::{self, Outer};
+use crate::outer::{self, Outer, Urgency};
 use crate::packet::{Handed, PlainPacket, SealPacket};
 use crate::sas::OutboundEntry;
 use ipsec::Spi;
@@ -42,13 +42,13 @@ impl<Q: PortQueue> DataCore<Q> {
         for mut frame in frames {
             let range = match outer::classify(frame.bytes(), &facts, &self.policy) {
                 Ok(Outer::Cleartext(range)) => range,
-                Ok(Outer::Vital) => {
-                    self.punt_vital(facts.id, frame);
+                Ok(Outer::Punt(urgency)) => {
+                    self.punt(facts.id, PuntReason::ForUs, urgency, frame);
                     continue;
                 }
                 // An application host speaks to us as a neighbour.
-                Ok(Outer::Punt | Outer::Esp(_)) => {
-                    self.punt(facts.id, PuntReason::ForUs, frame);
+                Ok(Outer::Esp(_)) => {
+                    self.punt(facts.id, PuntReason::ForUs, Urgency::Courtesy, frame);
                     continue;
                 }
                 Err(reason) => {
@@ -149,7 +149,7 @@ impl<Q: PortQueue> DataCore<Q> {
     ) -> Option<SealPacket<Q::Buffer>> {
         let PlainPacket { mut packet, port, inner, .. } = plain;
         if packet.bytes().len() > usize::from(inner_mtu) {
-            self.punt(port, PuntReason::TooBig { mtu: inner_mtu }, packet);
+            self.punt(port, PuntReason::TooBig { mtu: inner_mtu }, Urgency::Courtesy, packet);
             return None;
         }
         if !take_a_hop(packet.bytes_mut()) {

@@ -16,12 +16,21 @@ const IKE_PORT: u16 = 500;
 pub enum Outer {
     /// An ESP packet for one of our addresses.
     Esp(EspPlace),
-    /// For the control core, which cannot do without: ARP and IKE.
-    Vital,
-    /// For the control core, which can do without for a while: ICMP, fragments that it may put together.
-    Punt,
+    /// For the control core.
+    Punt(Urgency),
     /// An IP packet without protection that is not for us; `0` is where it begins.
     Cleartext(Range<usize>),
+}
+
+/// How badly the control core needs a frame: what it needs more still finds room where there is none for the rest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Urgency {
+    /// It can do without for a while: ICMP, fragments that it may put together.
+    Courtesy,
+    /// Without it nobody new is served: ARP, and IKE that begins.
+    Vital,
+    /// What is served already depends on it: IKE that names a responder's SPI. Its sender may lie; the control core sees.
+    Established,
 }
 
 /// Where an ESP packet lies in its frame.
@@ -53,7 +62,7 @@ pub fn classify(frame: &[u8], facts: &PortFacts, policy: &Policy) -> Result<Oute
         return Err(DropReason::NotForUs);
     }
     match ethernet.ether_type() {
-        EtherType::Arp => Ok(Outer::Vital),
+        EtherType::Arp => Ok(Outer::Punt(Urgency::Vital)),
         EtherType::Ipv4 if ethernet.dst().is_multicast() => Err(DropReason::LinkBroadcast),
         EtherType::Ipv4 => classify_ipv4(ethernet.payload(), ethernet.header_len(), facts.role, policy),
         EtherType::Ipv6 | EtherType::Other(_) => Err(DropReason::EthertypeNotServed),
@@ -72,7 +81,7 @@ fn classify_ipv4(bytes: &[u8], start: usize, role: PortRole, policy: &Policy) ->
     }
     if role == PortRole::Inside {
         // Application hosts speak to us as neighbours; they have no SA with us.
-        return Ok(Outer::Punt);
+        return Ok(Outer::Punt(Urgency::Courtesy));
     }
     let fragmented = ip.fragment() != Fragment::Whole;
     match ip.protocol() {
@@ -81,8 +90,8 @@ fn classify_ipv4(bytes: &[u8], start: usize, role: PortRole, policy: &Policy) ->
             let place = start + ip.header_len()..whole.end;
             Ok(Outer::Esp(place_esp(ip.payload(), dst, place, Ecn::from_traffic_class(ip.ecn()))?))
         }
-        protocol::ICMP => Ok(Outer::Punt),
-        protocol::UDP if fragmented => Ok(Outer::Punt),
+        protocol::ICMP => Ok(Outer::Punt(Urgency::Courtesy)),
+        protocol::UDP if fragmented => Ok(Outer::Punt(Urgency::Courtesy)),
         protocol::UDP => classify_udp(&ip, dst, start),
         _clear => Ok(Outer::Cleartext(whole)),
     }
@@ -91,10 +100,12 @@ fn classify_ipv4(bytes: &[u8], start: usize, role: PortRole, policy: &Policy) ->
 fn classify_udp(ip: &ipv4::Packet<&[u8]>, dst: IpAddr, start: usize) -> Result<Outer, DropReason> {
     let udp = udp::Packet::new_checked(ip.payload()).map_err(|_| DropReason::OuterMalformed)?;
     match udp.dst_port() {
-        IKE_PORT => Ok(Outer::Vital),
+        IKE_PORT => Ok(Outer::Punt(urgency_of_ike(udp.payload()))),
         natt::PORT => match natt::classify(udp.payload()).map_err(|_| DropReason::NatMalformed)? {
             natt::Repr::Keepalive => Err(DropReason::NatKeepalive),
-            natt::Repr::Ike => Ok(Outer::Vital),
+            natt::Repr::Ike => {
+                Ok(Outer::Punt(urgency_of_ike(udp.payload().get(natt::NON_ESP_MARKER.len()..).unwrap_or_default())))
+            }
             natt::Repr::Esp => {
                 let begin = start + ip.header_len() + udp::HEADER_LEN;
                 Ok(Outer::Esp(place_esp(
@@ -106,6 +117,14 @@ fn classify_udp(ip: &ipv4::Packet<&[u8]>, dst: IpAddr, start: usize) -> Result<O
             }
         },
         _clear => Ok(Outer::Cleartext(start..start + ip.total_len())),
+    }
+}
+
+/// The responder's SPI is zero in the first message alone (RFC 7296 §3.1).
+fn urgency_of_ike(message: &[u8]) -> Urgency {
+    match message.get(8..16) {
+        None | Some(&[0, 0, 0, 0, 0, 0, 0, 0]) => Urgency::Vital,
+        Some(_) => Urgency::Established,
     }
 }
 

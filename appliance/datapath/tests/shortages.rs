@@ -112,16 +112,19 @@ fn hostile_41_a_full_ring_to_control_drops_the_worthless_first_and_recovers() {
     let flooded = bench.balance().punted;
     assert_eq!((flooded, bench.dropped(DropReason::PuntFull)), (256, 344), "half the ring is kept for ARP and IKE");
     for _ in 0..100 {
-        bench.client_sends(0, &ike.udp(&[0x11; 28]));
+        bench.client_sends(0, &ike.udp(&[0; 28]));
         bench.client_sends(0, &ike_natt.udp(&[0; 32]));
         bench.network_frame(0, &arp);
         bench.poll(0);
     }
-    for _ in 0..5 {
+    assert_eq!(bench.balance().punted, 256 + 128, "a quarter is kept for the IKE of peers that are served");
+    for _ in 0..100 {
+        bench.client_sends(0, &ike.udp(&[0x11; 28]));
+        bench.client_sends(0, &ike_natt.udp(&[&[0; 4], &[0x11; 28][..]].concat()));
         bench.poll(0);
     }
-    assert_eq!(bench.balance().punted, 512, "the kept half is used to the end");
-    assert_eq!(bench.dropped(DropReason::PuntFull), 344 + 44);
+    assert_eq!(bench.balance().punted, 512, "it is used to the end");
+    assert_eq!(bench.dropped(DropReason::PuntFull), 344 + (300 - 128) + (200 - 128));
 
     bench.draining = true;
     bench.settle();

@@ -105,6 +105,9 @@ fn over_time(
     rekey_time: Option<Duration>,
 ) -> Result<Option<Duration>, ConfigError> {
     let over = word.map(|word| duration(place, word, TIME_MIN..=TIME_MAX)).transpose()?;
+    if let (Some(word), None) = (word, rekey_time) {
+        return Err(place.invalid(word, "no over_time beside `rekey_time: 0`, for it counts from there"));
+    }
     Ok(rekey_time.map(|soft| soft + over.unwrap_or((soft / 10).max(TIME_MIN))))
 }
 

@@ -111,7 +111,8 @@ fn validate_common(
         mode(&place.key("mode"), word)?;
     }
     let peer_name = name(&place.key("peer"), &raw.peer)?;
-    let next_peer = PeerId(seen.peers.len() as u64);
+    // IKE counts its peers from below.
+    let next_peer = PeerId(u64::MAX - seen.peers.len() as u64);
     let dvipa_place = place.key("dvipa");
     let dvipa = host_address(&dvipa_place, &raw.dvipa)?;
     if !dvipas.iter().any(|known| known.address == dvipa) {

@@ -11,6 +11,7 @@
 //! **What it never does.** It touches no packet of a connection and decides nothing for a single packet.
 
 mod cores;
+mod drops;
 mod listing;
 mod peers;
 mod policy;
@@ -37,6 +38,7 @@ use crate::stack::Stack;
 
 pub use cores::CoreHandle;
 use cores::Cores;
+use drops::DropWatch;
 pub use listing::Listing;
 pub use policy::policy;
 use registry::Registry;
@@ -87,7 +89,7 @@ pub struct ControlCore<B> {
     listing: Option<Listing>,
     /// IKE messages wait until every core has executed the commands up to here, or until the instant.
     barrier: Option<Instant>,
-    frames_lost: u64,
+    drop_watch: DropWatch,
     outbound_sequences: BTreeMap<IpAddr, String>,
     busy_polls: u64,
     idle_polls: u64,
@@ -106,7 +108,7 @@ impl<B: PacketBuffer> ControlCore<B> {
             frames: parts.frames,
             listing: None,
             barrier: None,
-            frames_lost: 0,
+            drop_watch: DropWatch::default(),
             outbound_sequences: parts.outbound_sequences,
             busy_polls: 0,
             idle_polls: 0,
@@ -124,6 +126,7 @@ impl<B: PacketBuffer> ControlCore<B> {
         self.cores.flush();
         self.send_ike(now);
         busy |= self.send_frames();
+        self.watch_drops(now);
         *if busy { &mut self.busy_polls } else { &mut self.idle_polls } += 1;
         busy
     }
@@ -184,12 +187,6 @@ impl<B: PacketBuffer> ControlCore<B> {
     /// The data cores' ledgers and counters, in order.
     pub fn cores(&self) -> impl Iterator<Item = &CoreHandle<B>> {
         self.cores.iter()
-    }
-
-    /// Frames of ours that found no buffer or no room on their way to a port.
-    #[must_use]
-    pub fn frames_lost(&self) -> u64 {
-        self.frames_lost
     }
 
     /// Begins to list all connections; [`ControlCore::take_listing`] has them when every core has answered.
@@ -424,7 +421,9 @@ impl<B: PacketBuffer> ControlCore<B> {
         while let Some((port, bytes)) = self.stack.poll_transmit() {
             busy = true;
             let sent = (self.frames)(&bytes).is_some_and(|frame| self.cores.originate(port, frame));
-            self.frames_lost += u64::from(!sent);
+            if !sent {
+                self.stack.transmit_failed();
+            }
         }
         busy
     }

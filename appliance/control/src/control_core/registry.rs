@@ -128,10 +128,10 @@ impl Registry {
         self.by_name.get(&name).copied()
     }
 
-    /// The authenticated identity of a peer that has an SA.
-    pub(super) fn peer_name(&self, peer: PeerId) -> Option<String> {
+    /// The authenticated identities of the peers that have an SA, and the address that each has it with.
+    pub(super) fn peers(&self) -> HashMap<PeerId, (Arc<str>, IpAddr)> {
         let inbound = self.sas.values().filter_map(|sa| sa.inbound.as_ref()).map(|half| half.shared.parameters());
-        inbound.into_iter().find(|sa| sa.peer == peer).map(|sa| sa.peer_name.to_string())
+        inbound.map(|sa| (sa.peer, (Arc::clone(&sa.peer_name), sa.dvipa))).collect()
     }
 
     /// IKE names a CHILD_SA by its inbound SPI, whichever half met its limit.

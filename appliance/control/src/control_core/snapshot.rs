@@ -2,13 +2,12 @@
 
 use datapath::connections::Connection;
 use datapath::counters::Balance;
-use datapath::drops::DropReason;
 use ipsec::sa::SaParameters;
 use ipsec::time::Instant;
 
 use super::registry::{Half, Registered};
 use super::{ControlCore, Listing};
-use crate::report::{BalanceRow, ConnectionRow, CoreRow, DropRow, PortRow, SaRow, SaTraffic, Snapshot};
+use crate::report::{BalanceRow, ConnectionRow, CoreRow, PortRow, SaRow, SaTraffic, Snapshot};
 
 /// The name under which an appliance outside a cluster is its own target.
 const SELF: &str = "self";
@@ -47,16 +46,6 @@ impl<B> ControlCore<B> {
         sa.rows(|dvipa| self.outbound_sequences.get(&dvipa).map_or("auto", |word| word.as_str()))
     }
 
-    fn drop_rows(&self) -> Vec<DropRow> {
-        let of_data = DropReason::ALL.iter().map(|&reason| DropRow {
-            reason: reason.name().to_owned(),
-            packets: self.cores.iter().map(|core| core.ledger.dropped(reason)).sum(),
-            severity: reason.severity().name().to_owned(),
-            meaning: reason.sentence().to_owned(),
-        });
-        of_data.collect()
-    }
-
     fn balance_row(&self) -> BalanceRow {
         let balance = Balance::of(self.cores.ledgers());
         let Balance { received, delivered, forwarded, punted, merged, dropped, originated, held } = balance;
@@ -65,11 +54,14 @@ impl<B> ControlCore<B> {
     }
 
     fn connection_rows(&self, listing: &Listing) -> Vec<ConnectionRow> {
+        let peers = self.registry.peers();
         let row = |(core, connection): &(usize, Connection)| {
             let flow = &connection.flow;
+            let known = peers.get(&connection.peer);
             ConnectionRow {
-                peer: self.registry.peer_name(connection.peer).unwrap_or_else(|| connection.peer.to_string()),
-                dvipa: flow.dst,
+                peer: known.map_or_else(|| connection.peer.to_string(), |(name, _)| name.to_string()),
+                // A peer that has gone has taken its SAs along.
+                dvipa: known.map_or(flow.dst, |(_, dvipa)| *dvipa),
                 src: ConnectionRow::endpoint(flow.src, flow.src_port, flow.protocol),
                 dst: ConnectionRow::endpoint(flow.dst, flow.dst_port, flow.protocol),
                 protocol: ConnectionRow::protocol_name(flow.protocol),
@@ -107,7 +99,7 @@ impl<B> ControlCore<B> {
 
     fn ike_events(&self) -> Vec<(&'static str, u64)> {
         let counters = self.ike.counters();
-        let mut events = vec![
+        vec![
             ("datagrams_received", counters.datagrams_received),
             ("datagrams_sent", counters.datagrams_sent),
             ("requests_repeated", counters.requests_repeated),
@@ -126,9 +118,7 @@ impl<B> ControlCore<B> {
             ("child_down", counters.child_down),
             ("collisions", counters.collisions),
             ("peers_dead", counters.peers_dead),
-        ];
-        events.extend(counters.drops().map(|(reason, count)| (reason.name(), count)));
-        events
+        ]
     }
 
     fn ike_sas(&self) -> Vec<(&'static str, u64)> {

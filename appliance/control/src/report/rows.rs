@@ -111,6 +111,9 @@ pub struct DropRow {
     pub severity: String,
     /// What it means, in a sentence.
     pub meaning: String,
+    /// What dropped them: `data` for the packet path, which the balance counts; `stack` for the IP stack of our own
+    /// addresses and `ike`, which were handed what the balance calls punted.
+    pub stage: String,
 }
 
 /// Where packets ended: `received − all ends − held = 0` whenever no core is in the middle of a burst.

@@ -1,5 +1,7 @@
 //! Where every frame that reached the stack ended, counted where it happens.
 
+pub use datapath::drops::Severity;
+
 /// On which way a packet was when it ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Direction {
@@ -10,7 +12,7 @@ pub enum Direction {
 }
 
 macro_rules! drop_reasons {
-    ($($variant:ident $name:literal $direction:ident $sentence:literal;)*) => {
+    ($($variant:ident $name:literal $direction:ident $severity:ident $sentence:literal;)*) => {
         /// Why a frame, a packet or a datagram ended here. The names are metric label values and never change their meaning.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         #[repr(u8)]
@@ -34,6 +36,12 @@ macro_rules! drop_reasons {
                 match self { $(DropReason::$variant => Direction::$direction,)* }
             }
 
+            /// How much an operator should care.
+            #[must_use]
+            pub const fn severity(self) -> Severity {
+                match self { $(DropReason::$variant => Severity::$severity,)* }
+            }
+
             /// One sentence for the operator.
             #[must_use]
             pub const fn sentence(self) -> &'static str {
@@ -45,51 +53,52 @@ macro_rules! drop_reasons {
 
 drop_reasons! {
     // Received: the frame.
-    FrameMalformed "frame_malformed" Received "The Ethernet header is cut short or doubly tagged, or its source is no station.";
-    NotForUs "not_for_us" Received "The Ethernet destination is another station.";
-    WrongVlan "wrong_vlan" Received "The frame's VLAN is not the port's.";
-    EthertypeNotServed "ethertype_not_served" Received "The frame carries neither ARP nor IPv4 nor IPv6.";
-    PortUnknown "port_unknown" Received "The frame came from a port that the stack was not told of.";
+    FrameMalformed "stack_frame_malformed" Received Suspicious "The Ethernet header is cut short or doubly tagged, or its source is no station.";
+    NotForUs "stack_not_for_us" Received Expected "The Ethernet destination is another station.";
+    WrongVlan "stack_wrong_vlan" Received Suspicious "The frame's VLAN is not the port's.";
+    EthertypeNotServed "stack_ethertype_not_served" Received Expected "The frame carries neither ARP nor IPv4 nor IPv6.";
+    PortUnknown "stack_port_unknown" Received Suspicious "The frame came from a port that the stack was not told of.";
     // Received: ARP.
-    ArpMalformed "arp_malformed" Received "The ARP packet is not one for IPv4 over Ethernet, or its sender is no station.";
-    ArpOwnEcho "arp_own_echo" Received "Our own ARP packet came back to us.";
-    ArpNotForUs "arp_not_for_us" Received "An ARP packet asks for or tells another station's address.";
-    ArpConflict "arp_conflict" Received "A stranger claims one of our addresses.";
+    ArpMalformed "stack_arp_malformed" Received Suspicious "The ARP packet is not one for IPv4 over Ethernet, or its sender is no station.";
+    ArpOwnEcho "stack_arp_own_echo" Received Expected "Our own ARP packet came back to us.";
+    ArpNotForUs "stack_arp_not_for_us" Received Expected "An ARP packet asks for or tells another station's address.";
+    ArpConflict "stack_arp_conflict" Received Suspicious "A stranger claims one of our addresses.";
     // Received: IP.
-    IpMalformed "ip_malformed" Received "The IP header is cut short or contradicts itself.";
-    IpChecksum "ip_checksum" Received "The IPv4 header checksum is wrong.";
-    IpSourceRouted "ip_source_routed" Received "The packet dictates its own route.";
-    SourceInvalid "source_invalid" Received "The source address is no unicast address, or is our own.";
-    AddressNotServed "address_not_served" Received "The destination is no address that we hold on this port.";
-    FragmentMalformed "fragment_malformed" Received "A fragment contradicts itself or another of its datagram.";
-    FragmentDuplicate "fragment_duplicate" Received "The same fragment is held already.";
-    FragmentTimedOut "fragment_timed_out" Received "The rest of the datagram did not come in time.";
-    FragmentDisplaced "fragment_displaced" Received "Newer fragments took the room.";
-    ProtocolNotServed "protocol_not_served" Received "The packet carries a protocol that we do not serve.";
+    IpMalformed "stack_ip_malformed" Received Suspicious "The IP header is cut short or contradicts itself.";
+    IpChecksum "stack_ip_checksum" Received Suspicious "The IPv4 header checksum is wrong.";
+    IpSourceRouted "stack_ip_source_routed" Received Suspicious "The packet dictates its own route.";
+    SourceInvalid "stack_source_invalid" Received Suspicious "The source address is no unicast address, or is our own.";
+    AddressNotServed "stack_address_not_served" Received Expected "The destination is no address that we hold on this port.";
+    FragmentMalformed "stack_fragment_malformed" Received Suspicious "A fragment contradicts itself or another of its datagram.";
+    FragmentDuplicate "stack_fragment_duplicate" Received Suspicious "The same fragment is held already.";
+    FragmentTimedOut "stack_fragment_timed_out" Received Expected "The rest of the datagram did not come in time.";
+    FragmentDisplaced "stack_fragment_displaced" Received Shortage "Newer fragments took the room.";
+    ProtocolNotServed "stack_protocol_not_served" Received Expected "The packet carries a protocol that we do not serve.";
     // Received: what IP carries.
-    IcmpMalformed "icmp_malformed" Received "The ICMP message is cut short or its checksum is wrong.";
-    IcmpNotServed "icmp_not_served" Received "The ICMP message is of a kind that we do not act on.";
-    EchoLimited "echo_limited" Received "More echo requests came than we answer.";
-    UdpMalformed "udp_malformed" Received "The UDP datagram contradicts its length, or its checksum is wrong.";
-    UdpPortNotServed "udp_port_not_served" Received "The UDP port is neither 500 nor 4500.";
-    NatKeepalive "nat_keepalive" Received "A NAT keepalive byte on UDP 4500; it has done its work on the way.";
-    NatMalformed "nat_malformed" Received "A UDP 4500 datagram is neither IKE nor ESP nor keepalive (RFC 3948).";
-    EspAtControl "esp_at_control" Received "ESP in UDP reached the control core: no data core had an SA for it.";
-    IkeInitialsFull "ike_initials_full" Received "More requests for new IKE SAs wait than may; established SAs keep their share.";
-    IkeQueueFull "ike_queue_full" Received "More IKE datagrams wait than may.";
+    IcmpMalformed "stack_icmp_malformed" Received Suspicious "The ICMP message is cut short or its checksum is wrong.";
+    IcmpNotServed "stack_icmp_not_served" Received Expected "The ICMP message is of a kind that we do not act on.";
+    EchoLimited "stack_echo_limited" Received Shortage "More echo requests came than we answer.";
+    UdpMalformed "stack_udp_malformed" Received Suspicious "The UDP datagram contradicts its length, or its checksum is wrong.";
+    UdpPortNotServed "stack_udp_port_not_served" Received Expected "The UDP port is neither 500 nor 4500.";
+    NatKeepalive "stack_nat_keepalive" Received Expected "A NAT keepalive byte on UDP 4500; it has done its work on the way.";
+    NatMalformed "stack_nat_malformed" Received Suspicious "A UDP 4500 datagram is neither IKE nor ESP nor keepalive (RFC 3948).";
+    EspAtControl "stack_esp_at_control" Received Suspicious "ESP in UDP reached the control core: no data core had an SA for it.";
+    IkeInitialsFull "stack_ike_initials_full" Received Shortage "More requests for new IKE SAs wait than may; established SAs keep their share.";
+    IkeQueueFull "stack_ike_queue_full" Received Shortage "More IKE datagrams wait than may.";
     // Sent.
-    NotIkePort "not_ike_port" Sent "IKE sends from ports 500 and 4500 only.";
-    SourceNotOurs "source_not_ours" Sent "The source of a datagram to send is no address that we hold now.";
-    DestinationInvalid "destination_invalid" Sent "The destination of a datagram to send is no unicast address of another host.";
-    DatagramTooBig "datagram_too_big" Sent "The datagram to send does not fit an IP packet, or exceeds the port's MTU in IPv6.";
-    NoRoute "no_route" Sent "No route leads to the destination.";
-    NeighbourUnreachable "neighbour_unreachable" Sent "The next hop does not answer.";
-    NeighbourTableFull "neighbour_table_full" Sent "The neighbour table has no room for the next hop.";
-    NeighbourIpv6 "neighbour_ipv6" Sent "IPv6 neighbours are not asked for yet; only answers to a known station go out.";
-    WaitingFull "waiting_full" Sent "Too many packets wait for neighbours to answer.";
-    TransmitFull "transmit_full" Sent "Too many frames wait to be sent.";
-    ErrorLimited "error_limited" Sent "More ICMP errors were due than we send.";
-    ErrorNotDue "error_not_due" Sent "The packet may not be answered with an ICMP error (RFC 1122).";
+    NotIkePort "stack_not_ike_port" Sent Suspicious "IKE sends from ports 500 and 4500 only.";
+    SourceNotOurs "stack_source_not_ours" Sent Suspicious "The source of a datagram to send is no address that we hold now.";
+    DestinationInvalid "stack_destination_invalid" Sent Suspicious "The destination of a datagram to send is no unicast address of another host.";
+    DatagramTooBig "stack_datagram_too_big" Sent Suspicious "The datagram to send does not fit an IP packet, or exceeds the port's MTU in IPv6.";
+    NoRoute "stack_no_route" Sent Suspicious "No route leads to the destination.";
+    NeighbourUnreachable "stack_neighbour_unreachable" Sent Suspicious "The next hop does not answer.";
+    NeighbourTableFull "stack_neighbour_table_full" Sent Shortage "The neighbour table has no room for the next hop.";
+    NeighbourIpv6 "stack_neighbour_ipv6" Sent Suspicious "IPv6 neighbours are not asked for yet; only answers to a known station go out.";
+    WaitingFull "stack_waiting_full" Sent Shortage "Too many packets wait for neighbours to answer.";
+    TransmitFull "stack_transmit_full" Sent Shortage "Too many frames wait to be sent.";
+    NoBuffer "stack_no_buffer" Sent Shortage "A frame of ours found no buffer, or no room on its way to a data core.";
+    ErrorLimited "stack_error_limited" Sent Shortage "More ICMP errors were due than we send.";
+    ErrorNotDue "stack_error_not_due" Sent Expected "The packet may not be answered with an ICMP error (RFC 1122).";
 }
 
 /// How many reasons there are.

@@ -296,6 +296,11 @@ impl Stack {
         self.events.pop_front()
     }
 
+    /// A frame that was handed out found no buffer, or no room on its way to its port.
+    pub fn transmit_failed(&mut self) {
+        self.counters.drop(DropReason::NoBuffer);
+    }
+
     /// Where everything ended.
     #[must_use]
     pub fn counters(&self) -> Counters {

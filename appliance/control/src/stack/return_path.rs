@@ -3,7 +3,6 @@
 //! What is remembered here steers nothing but our own IKE datagrams to that same remote address; the data path never
 //! sees it. Bounded; the least recently heard is forgotten first.
 
-use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
@@ -14,9 +13,6 @@ use datapath::routes::PortId;
 
 /// Remote addresses remembered.
 pub const REMOTES_MAX: usize = 4_096;
-/// How long a station is taken as the way back before routes and neighbours are asked again: an answer leaves at once,
-/// a later request of ours should not depend on where the peer was a minute ago.
-pub const FRESH: Duration = Duration::from_secs(10);
 
 /// A way to a remote address: a port, and the station on it to hand packets to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,14 +22,7 @@ pub struct ReturnPath {
     /// The station that sent it on that link.
     pub mac: MacAddress,
     /// When it came.
-    pub heard: Instant,
-}
-
-impl ReturnPath {
-    /// Whether the last datagram came a moment ago.
-    pub fn is_fresh(&self, now: Instant) -> bool {
-        now.saturating_since(self.heard) < FRESH
-    }
+    heard: Instant,
 }
 
 /// Ways back, by remote address.

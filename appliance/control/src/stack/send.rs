@@ -26,8 +26,8 @@ enum Way {
 
 impl Stack {
     /// Sends an IKE message from one of our addresses and port 500 or 4500, on which the non-ESP marker is added. It
-    /// goes to the station that the peer's last datagram came from if that was a moment ago, else by route and
-    /// neighbour, else to that station after all. What cannot be sent is counted; IKE retransmits.
+    /// goes by route and neighbour; while the neighbour is unknown, to the station that the peer's last datagram came
+    /// from. What cannot be sent is counted; IKE retransmits.
     pub fn send_datagram(&mut self, now: Instant, local: SocketAddr, remote: SocketAddr, payload: &[u8]) {
         if let Err(reason) = self.try_send_datagram(now, local, remote, payload) {
             self.counters.drop(reason);
@@ -48,7 +48,7 @@ impl Stack {
         if !is_host_address(remote.ip()) || remote.is_ipv4() != local.is_ipv4() {
             return Err(DropReason::DestinationInvalid);
         }
-        let way = self.way_to(now, remote.ip())?;
+        let way = self.way_to(remote.ip())?;
         let port = match way {
             Way::Station(port, _) | Way::Neighbour(NextHop { port, .. }) => port,
         };
@@ -67,16 +67,14 @@ impl Stack {
         Ok(())
     }
 
-    fn way_to(&self, now: Instant, remote: IpAddr) -> Result<Way, DropReason> {
-        let heard = self.return_paths.get(remote);
-        if let Some(path) = heard.filter(|path| path.is_fresh(now)) {
-            return Ok(Way::Station(path.port, path.mac));
-        }
+    /// By route and neighbour. Only while the neighbour is unknown, to the station that the peer's last datagram came
+    /// from: whoever is on the link may write any source address into a datagram, and must not lead ours astray by it.
+    fn way_to(&self, remote: IpAddr) -> Result<Way, DropReason> {
         let hop = self.routes.lookup(remote);
         if let Some((hop, mac)) = hop.and_then(|hop| Some((hop, self.neighbours.lookup(hop)?))) {
             return Ok(Way::Station(hop.port, mac));
         }
-        match (heard, hop) {
+        match (self.return_paths.get(remote), hop) {
             (Some(path), _) => Ok(Way::Station(path.port, path.mac)),
             (None, Some(hop)) => Ok(Way::Neighbour(hop)),
             (None, None) => Err(DropReason::NoRoute),

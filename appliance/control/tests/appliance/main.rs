@@ -6,7 +6,7 @@ mod esp_and_ike;
 mod nat;
 mod world;
 
-use client::{Client, from_host, segment, server_settings};
+use client::{Client, framed, from_host, segment, server_settings};
 use datapath::forwarding::PortRole;
 use ike::config::ConnectionSettings;
 use ipsec::lifetime::{Lifetime, Limits};
@@ -77,6 +77,32 @@ fn a_client_reaches_a_service_through_esp() {
     assert_eq!(owned, 21);
 }
 
+/// What is handed to the control core and dropped there is as visible as what the data cores drop themselves.
+#[test]
+fn every_part_of_the_appliance_shows_its_drops() {
+    let (mut world, mut client) = connected("drops", Lifetime::NONE);
+    let again = client.send(&mut world, 0, &segment(true, 40_000, Flags::SYN, 10));
+    world.inject(PortRole::Network, 1, &again);
+    let arp = framed(world::CLIENT_MAC, world::NETWORK_MAC, &[0; 28]);
+    let mut cut_arp = arp[..30].to_vec();
+    cut_arp[12..14].copy_from_slice(&[0x08, 0x06]);
+    world.inject(PortRole::Network, 0, &cut_arp);
+    (0..1_100).for_each(|_| world.step());
+    let snapshot = world.snapshot();
+    let row = |reason: &str| snapshot.drops.iter().find(|row| row.reason == reason).unwrap();
+    for (reason, stage, severity) in
+        [("replay_duplicate", "data", "suspicious"), ("stack_arp_malformed", "stack", "suspicious")]
+    {
+        let row = row(reason);
+        assert_eq!((row.packets, &*row.stage, &*row.severity), (1, stage, severity), "{reason}");
+    }
+    assert_eq!((row("ike_not_authentic").packets, &*row("ike_not_authentic").stage), (0, "ike"));
+    let names: std::collections::BTreeSet<_> = snapshot.drops.iter().map(|row| &row.reason).collect();
+    assert_eq!(names.len(), snapshot.drops.len(), "a reason stands twice");
+    let in_data: u64 = snapshot.drops.iter().filter(|row| row.stage == "data").map(|row| row.packets).sum();
+    assert_eq!(in_data, snapshot.balance.dropped);
+}
+
 #[test]
 fn connections_are_listed_from_every_core() {
     let (mut world, mut client) = connected("list", Lifetime::NONE);
@@ -93,6 +119,7 @@ fn connections_are_listed_from_every_core() {
     assert!((0..2).all(|core| snapshot.connections.iter().any(|connection| connection.core == core)));
     let first = &snapshot.connections[0];
     assert_eq!((&*first.peer, &*first.dst, &*first.state), ("client.example", "192.0.2.80:80", "established"));
+    assert_eq!(first.dvipa, world::ip(world::DVIPA));
 }
 
 #[test]

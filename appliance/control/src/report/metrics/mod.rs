@@ -68,10 +68,10 @@ impl Families {
         let drops = self.counter(
             "phalanx_dropped_packets_total",
             "Packets dropped, by reason; `phalanx show drops` explains each.",
-            &["reason", "severity"],
+            &["reason", "severity", "stage"],
         )?;
         for row in &snapshot.drops {
-            add(&drops, &[&row.reason, &row.severity], row.packets)?;
+            add(&drops, &[&row.reason, &row.severity, &row.stage], row.packets)?;
         }
         let held = self.gauge("phalanx_held_packets", "Packets that wait inside now.", &[])?;
         set(&held, &[], balance.held)?;

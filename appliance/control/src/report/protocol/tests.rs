@@ -38,6 +38,7 @@ pub(crate) fn snapshot() -> Snapshot {
         packets,
         severity: "suspicious".into(),
         meaning: "Said in a sentence.".into(),
+        stage: "data".into(),
     };
     Snapshot {
         sas: vec![sa(), SaRow { id: 8, direction: "out".into(), packets: 1_234_567, ..sa() }],
