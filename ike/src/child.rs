@@ -140,6 +140,14 @@ impl Child {
         }
     }
 
+    /// Whether it only waits to be deleted by the peer.
+    pub(crate) fn is_retired(&self) -> bool {
+        match self.state {
+            ChildState::Replaced | ChildState::Redundant => true,
+            ChildState::InUse | ChildState::Closing => false,
+        }
+    }
+
     pub(crate) fn next_timeout(&self) -> Option<Instant> {
         self.rekey_at.into_iter().chain(self.expires_at).min()
     }

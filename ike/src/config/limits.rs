@@ -15,8 +15,11 @@ pub struct Limits {
     pub cookie_threshold_per_address: usize,
     /// IKE_AUTH messages that may fail their integrity check before the half-open IKE SA is given up.
     pub auth_attempts: u8,
-    /// CHILD_SAs of one IKE SA.
+    /// CHILD_SAs of one IKE SA that are in use; one more while both sides replace the same one at once.
     pub children: usize,
+    /// CHILD_SAs of one IKE SA that others have replaced and nobody has deleted yet, at least one. One more ends the
+    /// oldest of them, so that replacing without end is possible and costs no memory.
+    pub replaced_children: usize,
     /// Octets of a datagram that is looked at.
     pub datagram_bytes: usize,
     /// Octets of a message of ours before it is fragmented, if the peer can do with fragments (RFC 7383). The default
@@ -36,6 +39,13 @@ pub struct Limits {
     pub reports_per_second: u32,
 }
 
+impl Limits {
+    /// Requests of ours that may wait for one peer. An honest peer never lets so many gather.
+    pub(crate) fn waiting_requests(&self) -> usize {
+        self.children + self.replaced_children
+    }
+}
+
 impl Default for Limits {
     fn default() -> Limits {
         Limits {
@@ -45,6 +55,7 @@ impl Default for Limits {
             cookie_threshold_per_address: 8,
             auth_attempts: 8,
             children: 32,
+            replaced_children: 8,
             datagram_bytes: 16_384,
             message_bytes: 1_228,
             assembly_bytes: 16_384,

@@ -4,7 +4,7 @@ use ipsec::sa::Mode;
 use ipsec::selector::Selectors;
 
 use crate::channel::Role;
-use crate::child::{Agreement, Child, Entry};
+use crate::child::{Agreement, Child, ChildState, Entry};
 use crate::config::{ChildSettings, Overlap};
 use crate::context::Context;
 use crate::crypto::Secret;
@@ -181,9 +181,9 @@ impl IkeSa {
 
 /// A further CHILD_SA.
 pub(crate) fn respond(sa: &mut IkeSa, cx: &mut Context, body: &Body<'_>) -> Result<PayloadChain, Refusal> {
-    check_may_create(sa)?;
+    check_may_create(sa, cx)?;
     let allowed = cx.config.limits.children;
-    if sa.children.len() >= allowed {
+    if sa.children.iter().filter(|child| child.state == ChildState::InUse).count() >= allowed {
         return Err(Refusal::NoAdditionalSas { allowed });
     }
     let lineage = sa.lineage.clone();
@@ -196,13 +196,17 @@ pub(crate) fn respond(sa: &mut IkeSa, cx: &mut Context, body: &Body<'_>) -> Resu
     Ok(chain)
 }
 
-/// An IKE SA that is being replaced or deleted makes no more children (RFC 7296 §2.25.2).
-pub(crate) fn check_may_create(sa: &IkeSa) -> Result<(), Refusal> {
+/// An IKE SA that is being replaced or deleted makes no more children (RFC 7296 §2.25.2), and neither does one whose
+/// peer asks and asks but does not answer: each child may leave us something to tell.
+pub(crate) fn check_may_create(sa: &IkeSa, cx: &Context) -> Result<(), Refusal> {
     if !sa.is_current() {
         return Err(Refusal::TemporaryFailure("the IKE SA is being replaced or deleted"));
     }
     if sa.is_rekeying() {
         return Err(Refusal::TemporaryFailure("the IKE SA is being rekeyed"));
+    }
+    if sa.waiting_requests() >= cx.config.limits.waiting_requests() {
+        return Err(Refusal::TemporaryFailure("too many requests of ours wait for the peer"));
     }
     Ok(())
 }

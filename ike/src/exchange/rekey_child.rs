@@ -55,7 +55,7 @@ pub(crate) fn respond(
     body: &Body<'_>,
     rekey: &Notify<'_>,
 ) -> Result<PayloadChain, Refusal> {
-    check_may_create(sa)?;
+    check_may_create(sa, cx)?;
     let old = find_rekeyed(sa, rekey)?;
     let collides = sa.rekeys(old);
     let (name, state) = sa.child(old).map(|child| (child.name.clone(), child.state)).unzip();
@@ -117,13 +117,22 @@ impl IkeSa {
         }
     }
 
-    /// Another child took its place. Whoever made that one deletes it; if that does not happen, we do.
-    fn retire_child(&mut self, cx: &Context, inbound: Spi) {
+    /// Another child took its place. Whoever made that one deletes it; if that does not happen, we do: in a while, or
+    /// when too many others have come after it.
+    fn retire_child(&mut self, cx: &mut Context, inbound: Spi) {
         let until = cx.now + cx.config.timing.replaced_child;
         if let Some(child) = self.child_mut(inbound) {
             child.state = ChildState::Replaced;
             child.rekey_at = None;
             child.expires_at = Some(child.expires_at.map_or(until, |expires_at| expires_at.min(until)));
+        }
+        let mut retired: Vec<_> = self.children.iter().filter(|child| child.is_retired()).collect();
+        retired.sort_by_key(|child| child.expires_at);
+        // The last one must outlive the messages on their way that name it.
+        let too_many = retired.len().saturating_sub(cx.config.limits.replaced_children.max(1));
+        let oldest: Vec<Spi> = retired.iter().take(too_many).map(|child| child.inbound).collect();
+        for inbound in oldest {
+            self.expire_child(cx, inbound, DownReason::Replaced);
         }
     }
 }
@@ -314,7 +323,7 @@ fn failed(sa: &mut IkeSa, cx: &mut Context, pending: &Pending, why: String) {
 
 impl IkeSa {
     /// It lost a collision; the peer, who made it, deletes it.
-    fn make_redundant(&mut self, cx: &Context, inbound: Spi) {
+    fn make_redundant(&mut self, cx: &mut Context, inbound: Spi) {
         self.retire_child(cx, inbound);
         if let Some(child) = self.child_mut(inbound) {
             child.state = ChildState::Redundant;

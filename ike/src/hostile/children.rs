@@ -230,3 +230,64 @@ fn an_ike_sa_whose_child_is_refused_stands_without_it() {
     let request = peer.create_child(PEER_ESP, "10.0.0.1/32");
     assert_eq!(peer.ask_for_error(&mut server, CREATE, &request), None);
 }
+
+/// A request to replace the peer's `number`-th child by the next.
+fn replace(number: u32) -> PayloadChain {
+    let spi = (PEER_ESP + number).to_be_bytes();
+    let notify = Notify { protocol: ProtocolId::ESP, spi: &spi, kind: NotifyKind::REKEY_SA, data: &[] };
+    let chain = PayloadChain::new().with(&Payload::Notify(notify)).with(&Payload::Nonce(&[3; 32]));
+    with_child(chain, PEER_ESP + number + 1, "10.0.0.1/32")
+}
+
+#[test]
+fn hostile_26_rekeying_without_end_and_without_deleting_leaves_few_children() {
+    let limits = Limits { children: 5, ..Limits::default() };
+    let most = 1 + limits.replaced_children;
+    let mut server = Server::with(limits.clone(), settings());
+    let mut peer = Peer::connected(&mut server, 10);
+    for number in 0..200 {
+        // The peer does answer when it is told that its oldest child is gone.
+        let answer = peer.converse(&mut server, CREATE, &replace(number));
+        assert_eq!(answer.body().unwrap().error(), None, "{number}");
+        assert_eq!(server.children_left(), most.min(2 + number as usize));
+        server.now += core::time::Duration::from_secs(1);
+    }
+    assert_eq!(server.endpoint.occupancy().esp_spis, most);
+    // The last one is the one in use, and those that went are the oldest.
+    let up = server.children_up();
+    let sa = server.endpoint.sas().next().unwrap();
+    let left: Vec<_> = sa.children.iter().map(|child| child.inbound).collect();
+    assert!(up[up.len() - most..].iter().all(|young| left.contains(young)));
+    assert_eq!(sa.children.iter().filter(|child| child.is_in_use).count(), 1);
+    // What was replaced takes no room from what is to come.
+    let further = peer.create_child(PEER_ESP + 1_000, "10.0.0.1/32");
+    assert_eq!(peer.converse(&mut server, CREATE, &further).body().unwrap().error(), None);
+}
+
+#[test]
+fn hostile_26_a_peer_that_rekeys_without_end_and_answers_nothing_is_put_off_and_then_given_up() {
+    let limits = Limits { children: 5, ..Limits::default() };
+    let mut server = Server::with(limits.clone(), settings());
+    let mut peer = Peer::connected(&mut server, 11);
+    let mut put_off = 0;
+    let mut number = 0;
+    for _ in 0..5_000 {
+        let request = peer.next_request(CREATE, &replace(number));
+        let answer = server.hear(peer.at, &request).remove(0);
+        match peer.open(&answer.payload).body().unwrap().error() {
+            None => number += 1,
+            Some(error) => {
+                assert_eq!(error.kind, NotifyKind::TEMPORARY_FAILURE);
+                put_off += 1;
+            }
+        }
+        assert!(server.children_left() <= 1 + limits.replaced_children);
+    }
+    // Those that are kept, one for each request that waits to be sent, and one for that which waits for its answer.
+    let granted = limits.replaced_children + limits.waiting_requests() + 1;
+    assert_eq!((put_off, number as usize), (5_000 - granted, granted));
+    while server.endpoint.occupancy().ike_sas > 0 {
+        server.wait(core::time::Duration::from_secs(1));
+    }
+    assert_eq!((server.children_left(), server.endpoint.occupancy().esp_spis), (0, 0));
+}

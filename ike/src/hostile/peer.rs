@@ -298,6 +298,25 @@ impl Peer {
         self.open(&answers[0].payload)
     }
 
+    /// Asks, and answers with nothing whatever the server asks in turn.
+    pub(super) fn converse(&mut self, server: &mut Server, exchange: ExchangeType, chain: &PayloadChain) -> Opened {
+        let request = self.next_request(exchange, chain);
+        let mut said = server.hear(self.at, &request);
+        let mut answer = None;
+        while let Some(datagram) = said.pop() {
+            let header = Header::parse(&datagram.payload).unwrap();
+            let opened = self.open(&datagram.payload);
+            if header.is_response {
+                answer = Some(opened);
+                continue;
+            }
+            let ours = Header { is_response: true, ..self.header(header.exchange, header.message_id) };
+            let nothing = self.seal(ours, &PayloadChain::new());
+            said.extend(server.hear(self.at, &nothing));
+        }
+        answer.unwrap()
+    }
+
     /// The error that the server answers with.
     pub(super) fn ask_for_error(
         &mut self,

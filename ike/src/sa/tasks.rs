@@ -93,6 +93,11 @@ impl IkeSa {
         taken.into_iter().collect()
     }
 
+    /// Requests that have not even been sent, because the peer has not answered the one that was.
+    pub(crate) fn waiting_requests(&self) -> usize {
+        self.queue.len()
+    }
+
     /// Whether the IKE SA is being deleted by us, or about to be.
     pub(crate) fn is_closing(&self) -> bool {
         matches!(self.active, Some(Active::DeleteIke(_)))
