@@ -9,7 +9,7 @@ use ike::config::EndpointConfig;
 use ike::event::{DownReason, SendFrom};
 use ipsec::lifetime::{Lifetime, TimeLimits};
 use ipsec::sa::SaParameters;
-use pair::{Pair, Side, Weather, client_settings, server_settings};
+use pair::{Installed, Pair, Side, Weather, client_settings, server_settings};
 
 const BOTH: [Side; 2] = [Side::Client, Side::Server];
 
@@ -160,5 +160,35 @@ fn foul_weather_only_delays_rekeying() {
         pair.assert_no_leak();
         let ike_sas = (pair.client.occupancy().ike_sas, pair.server.occupancy().ike_sas);
         assert!(ike_sas.0 <= 2 && ike_sas.1 <= 2, "seed {seed}: {ike_sas:?}");
+    }
+}
+
+#[test]
+fn rekeying_every_second_from_either_side_and_from_both_goes_on_however_few_replaced_ones_are_kept() {
+    for seed in 16..24 {
+        for (replaced_children, jitter) in [(8, 0), (1, 0), (8, 900), (1, 900)] {
+            let mut config = EndpointConfig::default();
+            config.limits.replaced_children = replaced_children;
+            let mut pair = Pair::with(seed, config, client_settings(), server_settings());
+            pair.connect();
+            // Requests and responses overtake each other, and one rekeying the next.
+            pair.weather = Weather { jitter: Duration::from_millis(jitter), ..Weather::default() };
+            for second in 0..120 {
+                for &side in [&BOTH[..], &BOTH[..1], &BOTH[1..]][second % 3] {
+                    let (newest, now) = (pair.installed(side).newest(), pair.now);
+                    pair.endpoint(side).rekey_child(now, newest).unwrap();
+                }
+                pair.run(Duration::from_secs(1));
+            }
+            pair.weather = Weather::default();
+            pair.run(Duration::from_secs(61));
+            pair.assert_children(1);
+            pair.assert_no_leak();
+            for side in BOTH {
+                let Installed { downs, ike_down, rekey_failed, .. } = pair.installed(side);
+                assert!(downs.len() > 60, "{} were replaced", downs.len());
+                assert!(ike_down.is_empty() && rekey_failed.is_empty());
+            }
+        }
     }
 }

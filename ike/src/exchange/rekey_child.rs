@@ -94,6 +94,8 @@ fn find_rekeyed(sa: &IkeSa, rekey: &Notify<'_>) -> Result<Spi, Refusal> {
     let spi = u32::from_be_bytes(spi);
     match sa.child_by_outbound(spi) {
         Some(child) if rekey.protocol == ProtocolId::ESP => Ok(child.inbound),
+        // It may be the very one that the peer has granted us, if this has overtaken the response that says so.
+        None if sa.pending_child().is_some() => Err(Refusal::TemporaryFailure("a CHILD_SA is just being made")),
         Some(_) | None => Err(Refusal::ChildSaNotFound { protocol: rekey.protocol, spi }),
     }
 }

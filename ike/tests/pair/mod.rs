@@ -44,6 +44,8 @@ impl Side {
 #[derive(Default)]
 pub struct Installed {
     pub children: BTreeMap<Spi, ChildUp>,
+    /// In the order in which they came.
+    pub ups: Vec<Spi>,
     pub ike_up: usize,
     pub ike_down: Vec<DownReason>,
     pub ike_rekeyed: usize,
@@ -55,6 +57,11 @@ pub struct Installed {
 }
 
 impl Installed {
+    /// The child that came last of those that are there.
+    pub fn newest(&self) -> Spi {
+        *self.ups.iter().rfind(|spi| self.children.contains_key(spi)).unwrap()
+    }
+
     fn apply(&mut self, event: Event) {
         match event {
             Event::IkeUp(_) => self.ike_up += 1,
@@ -62,6 +69,7 @@ impl Installed {
             Event::IkeDown { reason, .. } => self.ike_down.push(reason),
             Event::ChildUp(up) => {
                 let spi = up.children.inbound.spi;
+                self.ups.push(spi);
                 assert!(self.children.insert(spi, *up).is_none(), "{spi} was installed twice");
             }
             Event::ChildDown { inbound, reason, .. } => {
