@@ -2,6 +2,7 @@
 
 use core::net::SocketAddr;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use ipsec::Spi;
 use ipsec::sa::PeerId;
@@ -19,7 +20,7 @@ use crate::kept::KeptResponses;
 use crate::message::IkeSpi;
 use crate::overlap::OverlapIndex;
 use crate::rate::{FairLimit, TokenBucket};
-use crate::sa::{IkeSa, Task};
+use crate::sa::{IkeSa, Lineage, Path, Task};
 
 /// Octets of our nonces: twice the strength of the strongest key (RFC 7296 §2.10 asks for half the PRF's key).
 const NONCE_LEN: usize = 32;
@@ -51,6 +52,8 @@ pub(crate) enum Effect {
     Inherit { to: IkeSpi, estate: Estate },
     /// The IKE SA with this SPI of ours lost a collision; the peer will delete it.
     Demote(IkeSpi),
+    /// The peer of this lineage was heard from here, but not on its IKE SA in use.
+    SeenAt { lineage: Arc<Lineage>, local: SocketAddr, remote: SocketAddr },
 }
 
 /// What passes from an IKE SA to the one that replaces it.
@@ -58,6 +61,8 @@ pub(crate) struct Estate {
     pub(crate) children: Vec<Child>,
     /// What was to be done with them.
     pub(crate) tasks: Vec<Task>,
+    /// Where the peer is.
+    pub(crate) path: Path,
 }
 
 impl Context {

@@ -117,6 +117,11 @@ impl Endpoint {
                 Effect::Demote(spi) => {
                     self.with_sa(spi, |sa, cx| sa.retire(cx, Standing::Redundant));
                 }
+                Effect::SeenAt { lineage, local, remote } => {
+                    if let Some(current) = self.established.current_of(&lineage) {
+                        self.with_sa(current, |sa, _| sa.look_for_peer_at(local, remote));
+                    }
+                }
             }
         }
     }

@@ -96,6 +96,8 @@ pub(crate) struct IkeSa {
     keepalive_at: Option<Instant>,
     /// When the peer was last followed to where its ESP came from.
     followed_esp: Option<Instant>,
+    /// Where an older IKE SA of the lineage has heard the peer since this one has: requests go there too.
+    also_at: Option<(SocketAddr, SocketAddr)>,
     end: Option<DownReason>,
 }
 
@@ -137,6 +139,7 @@ impl IkeSa {
             probe_at: connection.dpd_delay.map(|span| cx.now + span),
             keepalive_at: birth.path.nat.ours.then(|| cx.now + cx.config.timing.nat_keepalive),
             followed_esp: None,
+            also_at: None,
             end: None,
         }
     }
@@ -206,6 +209,7 @@ impl IkeSa {
         }
         self.children.extend(estate.children);
         estate.tasks.into_iter().for_each(|task| self.queue(task));
+        self.path = estate.path;
         self.standing = Standing::Current;
         self.is_alive(cx);
         self.keepalive_at = self.path.nat.ours.then(|| cx.now + cx.config.timing.nat_keepalive);

@@ -6,7 +6,7 @@ use ipsec::time::Instant;
 
 use crate::config::Identity;
 use crate::message::IkeSpi;
-use crate::sa::IkeSa;
+use crate::sa::{IkeSa, Lineage, Standing};
 
 /// Every IKE SA is put back after it was taken out to be worked on, which is when its indices are brought up to date.
 #[derive(Default)]
@@ -65,6 +65,13 @@ impl SaTable {
             .filter(|spi| self.by_spi.get(spi).is_some_and(|slot| slot.sa.is_between(local, remote)))
             .copied()
             .collect()
+    }
+
+    /// Our SPI of the IKE SA that this lineage uses.
+    pub(crate) fn current_of(&self, lineage: &Lineage) -> Option<IkeSpi> {
+        let of_identity = self.by_identity.get(&lineage.remote_id)?;
+        let is_current = |sa: &IkeSa| sa.lineage.peer == lineage.peer && sa.standing == Standing::Current;
+        of_identity.iter().find(|spi| self.by_spi.get(spi).is_some_and(|slot| is_current(&slot.sa))).copied()
     }
 
     pub(crate) fn next_timeout(&self) -> Option<Instant> {

@@ -80,7 +80,7 @@ impl IkeSa {
     pub(crate) fn surrender(&mut self, cx: &Context) -> Estate {
         self.rival = None;
         self.retire(cx, Standing::Replaced);
-        Estate { children: core::mem::take(&mut self.children), tasks: self.take_child_tasks() }
+        Estate { children: core::mem::take(&mut self.children), tasks: self.take_child_tasks(), path: self.path }
     }
 }
 

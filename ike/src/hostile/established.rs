@@ -7,7 +7,7 @@ use super::peer::{PEER_ESP, PSK, Peer, Server, address, settings};
 use crate::config::{ConnectionSettings, Limits};
 use crate::counters::DropReason;
 use crate::event::{DownReason, NATT_PORT};
-use crate::message::payload::{Delete, NotifyKind, Payload, PayloadKind};
+use crate::message::payload::{Delete, Notify, NotifyKind, Payload, PayloadKind};
 use crate::message::{ExchangeType, HEADER_LEN, Header, PayloadChain};
 use crate::{Event, nat};
 
@@ -200,6 +200,80 @@ fn hostile_27_a_peer_whose_esp_comes_from_everywhere_is_followed_at_a_limited_ra
     server.endpoint.peer_moved(server.now, spi, six).unwrap();
     server.drain();
     assert_eq!(moves(&server).len(), 10, "another family is another path");
+}
+
+#[test]
+fn hostile_27_a_late_message_on_a_replaced_ike_sa_leads_no_esp_astray() {
+    let mut server = Server::new();
+    let mut peer = behind_nat(&mut server, 14);
+    let (home, elsewhere) = (peer.at, address("198.51.100.66:6666"));
+    let mut old = peer.rekey_ike(&mut server, 0x1234).unwrap();
+    peer.ask(&mut server, INFO, &PayloadChain::new());
+    // The old one's last words were held back and come from elsewhere.
+    peer.swap(&mut old);
+    let delete = peer.next_request(INFO, &PayloadChain::new().with(&Payload::Delete(Delete::IKE_SA)));
+    peer.swap(&mut old);
+    let said = server.hear(elsewhere, &delete);
+    assert_eq!(moves(&server), []);
+    assert_eq!(server.endpoint.sas().next().unwrap().remote, home);
+    // The answer goes to where they came from, and so does a question, which is put to the peer as well.
+    assert_eq!(said.iter().map(|datagram| datagram.remote).collect::<Vec<_>>(), [elsewhere, elsewhere, home]);
+    assert_eq!(said[1].payload, said[2].payload);
+    // The peer answers from home, and so much for elsewhere.
+    let answer = peer.empty_answer(&said[2].payload);
+    server.hear(home, &answer);
+    server.endpoint.rekey_child(server.now, server.children_up()[0]).unwrap();
+    assert!(server.drain().iter().all(|datagram| datagram.remote == home));
+    assert_eq!(moves(&server), []);
+}
+
+#[test]
+fn hostile_27_a_peer_whose_nat_moves_it_while_the_ike_sa_is_replaced_is_found_again() {
+    let dead_in = ConnectionSettings { dpd_delay: Some(Duration::from_secs(30)), ..settings() };
+    for is_asked_already in [false, true] {
+        let mut server = Server::with(Limits::default(), dead_in.clone());
+        let mut peer = behind_nat(&mut server, 15);
+        let elsewhere = address("192.0.2.1:41000");
+        let mut old = peer.rekey_ike(&mut server, 0x1234).unwrap();
+        let mut said = if is_asked_already { server.wait(Duration::from_secs(30)) } else { Vec::new() };
+        peer.swap(&mut old);
+        let delete = peer.next_request(INFO, &PayloadChain::new().with(&Payload::Delete(Delete::IKE_SA)));
+        peer.swap(&mut old);
+        said.extend(server.hear(elsewhere, &delete));
+        said.extend(server.wait(Duration::from_secs(1)));
+        // What is sent to where it was is lost; what is sent to where it is it answers.
+        let question = said.iter().rfind(|datagram| datagram.remote == elsewhere).unwrap().payload.clone();
+        let answer = peer.empty_answer(&question);
+        assert_eq!(moves(&server), []);
+        server.hear(elsewhere, &answer);
+        assert_eq!(moves(&server), [elsewhere]);
+        assert!(server.wait(Duration::from_secs(29)).is_empty(), "it lives");
+    }
+}
+
+#[test]
+fn an_ike_sa_that_inherits_knows_where_the_peer_has_gone_meanwhile() {
+    let mut server = Server::new();
+    let mut peer = behind_nat(&mut server, 16);
+    let elsewhere = address("192.0.2.1:41000");
+    let child = server.children_up()[0];
+    server.endpoint.rekey_ike(server.now, child).unwrap();
+    let ours = server.drain().remove(0).payload;
+    // The peer rekeys as well, is moved by its NAT, and refuses what we began.
+    let mut old = peer.rekey_ike(&mut server, 0x1234).unwrap();
+    peer.swap(&mut old);
+    peer.at = elsewhere;
+    peer.ask(&mut server, INFO, &PayloadChain::new());
+    assert_eq!(moves(&server), [elsewhere]);
+    let refusal = Payload::Notify(Notify::new(NotifyKind::TEMPORARY_FAILURE, &[]));
+    let asked = Header::parse(&ours).unwrap();
+    let header = Header { is_response: true, ..peer.header(asked.exchange, asked.message_id) };
+    let refused = peer.seal(header, &PayloadChain::new().with(&refusal));
+    server.hear(elsewhere, &refused);
+    let current = server.endpoint.sas().find(|sa| sa.is_current).unwrap();
+    assert_eq!((current.spis.initiator, current.remote), (crate::message::IkeSpi::new(0x1234), elsewhere));
+    server.endpoint.delete_child(server.now, child).unwrap();
+    assert_eq!(server.drain()[0].remote, elsewhere);
 }
 
 #[test]

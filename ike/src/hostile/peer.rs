@@ -17,7 +17,7 @@ use crate::config::{
 };
 use crate::counters::DropReason;
 use crate::crypto::kex::{Kex, OfferedKex};
-use crate::crypto::keys::{IkeKeys, Nonces, skeyseed};
+use crate::crypto::keys::{IkeKeys, Nonces, skeyseed, skeyseed_of_rekey};
 use crate::crypto::prf::Prf;
 use crate::exchange::auth::SignedOctets;
 use crate::message::payload::{
@@ -138,6 +138,13 @@ pub(super) struct Peer {
     kex: Option<OfferedKex>,
     secrets: Option<(IkeKeys, Channel, Nonces)>,
     rng: ChaCha20Rng,
+}
+
+/// An IKE SA that the peer has replaced and not deleted.
+pub(super) struct Predecessor {
+    spis: Spis,
+    next: u32,
+    secrets: Option<(IkeKeys, Channel, Nonces)>,
 }
 
 const SUITE: IkeSuite = IkeSuite { cipher: Cipher::AesGcm128, prf: Prf::HmacSha256, kex: Kex::X25519 };
@@ -310,11 +317,55 @@ impl Peer {
                 answer = Some(opened);
                 continue;
             }
-            let ours = Header { is_response: true, ..self.header(header.exchange, header.message_id) };
-            let nothing = self.seal(ours, &PayloadChain::new());
+            let nothing = self.empty_answer(&datagram.payload);
             said.extend(server.hear(self.at, &nothing));
         }
         answer.unwrap()
+    }
+
+    /// A request to replace the IKE SA by one that the peer calls `spi`, and the key exchange to finish it with.
+    pub(super) fn rekey_request(&mut self, spi: u64, nonce: &[u8]) -> (OfferedKex, PayloadChain) {
+        let (kex, public) = SUITE.kex.offer(&mut self.rng);
+        let chain = PayloadChain::new()
+            .with(&Payload::Sa(offer_ike(&[ike_proposal()], &spi.to_be_bytes())))
+            .with(&Payload::Nonce(nonce))
+            .with(&Payload::KeyExchange(KeyExchange { group: SUITE.kex.group(), data: &public }));
+        (kex, chain)
+    }
+
+    /// Replaces the IKE SA, and goes on with the new one; the old one is left.
+    pub(super) fn rekey_ike(&mut self, server: &mut Server, spi: u64) -> Result<Predecessor, NotifyKind> {
+        let (kex, chain) = self.rekey_request(spi, &[7; 32]);
+        let answer = self.converse(server, ExchangeType::CreateChildSa, &chain);
+        let body = answer.body().unwrap();
+        if let Some(error) = body.error() {
+            return Err(error.kind);
+        }
+        let nonces = Nonces { initiator: vec![7; 32], responder: body.nonce.unwrap().to_vec() };
+        let shared = kex.finish(body.key_exchange.unwrap().data).unwrap();
+        let theirs = <[u8; 8]>::try_from(body.sa.as_ref().unwrap().proposals[0].spi).unwrap();
+        let spis = Spis { initiator: IkeSpi::new(spi), responder: IkeSpi::from_bytes(theirs) };
+        let old = self.secrets.take().unwrap();
+        let seed = skeyseed_of_rekey(SUITE.prf, &old.0.d, &shared, &nonces);
+        let keys = IkeKeys::derive(SUITE, &seed, &nonces, spis);
+        let channel = Channel::new(Role::Initiator, SUITE, &keys, 0, false);
+        let old = Predecessor { spis: self.spis, next: self.next, secrets: Some(old) };
+        (self.spis, self.next, self.secrets) = (spis, 0, Some((keys, channel, nonces)));
+        Ok(old)
+    }
+
+    /// Goes back to an IKE SA that was left, or on again: the two change places.
+    pub(super) fn swap(&mut self, other: &mut Predecessor) {
+        core::mem::swap(&mut self.spis, &mut other.spis);
+        core::mem::swap(&mut self.next, &mut other.next);
+        core::mem::swap(&mut self.secrets, &mut other.secrets);
+    }
+
+    /// An answer of nothing to a request of the server.
+    pub(super) fn empty_answer(&mut self, request: &[u8]) -> Vec<u8> {
+        let asked = Header::parse(request).unwrap();
+        let ours = Header { is_response: true, ..self.header(asked.exchange, asked.message_id) };
+        self.seal(ours, &PayloadChain::new())
     }
 
     /// The error that the server answers with.

@@ -4,10 +4,10 @@ use core::net::SocketAddr;
 
 use ipsec::time::Instant;
 
-use super::{IkeSa, Standing};
+use super::{IkeSa, Path, Standing, Task};
 use crate::channel::Opened;
 use crate::config::Identity;
-use crate::context::Context;
+use crate::context::{Context, Effect};
 use crate::counters::DropReason;
 use crate::error::Refusal;
 use crate::event::{Datagram, DownReason, Event, NATT_PORT};
@@ -108,8 +108,17 @@ impl IkeSa {
 
     /// The peer lives, and behind a NAT it lives where this came from.
     pub(super) fn heard(&mut self, cx: &mut Context, fresh: &Fresh<'_>) {
+        let Datagram { local, remote, .. } = *fresh.datagram;
         self.is_alive(cx);
-        self.move_to(cx, fresh.datagram.local, fresh.datagram.remote);
+        self.also_at = None;
+        if self.standing == Standing::Current {
+            self.move_to(cx, local, remote);
+        } else if self.may_move_to(local, remote) {
+            // The message may be older than what the IKE SA in use has heard, or held back by somebody who waited for
+            // that: it moves no ESP, but it is worth a question.
+            self.path = Path { local, remote, ..self.path };
+            cx.effects.push(Effect::SeenAt { lineage: self.lineage.clone(), local, remote });
+        }
     }
 
     /// Something authentic came from the peer just now. Only the IKE SA in use asks when nothing does for long.
@@ -135,19 +144,32 @@ impl IkeSa {
         }
     }
 
-    /// Follows a peer behind a NAT to its new mapping. Ends that are not behind one do not move without MOBIKE, and
-    /// we do not follow when we are behind one ourselves, since then the peer could be led to follow us in circles.
-    pub(crate) fn move_to(&mut self, cx: &mut Context, local: SocketAddr, remote: SocketAddr) {
-        let unmoved = (self.path.local, self.path.remote) == (local, remote);
-        let may_move = self.path.nat.theirs && !self.path.nat.ours && self.path.local.ip() == local.ip();
-        if unmoved || !may_move {
+    /// Whether this is another mapping of a peer behind a NAT. Ends that are not behind one do not move without MOBIKE,
+    /// and we do not follow when we are behind one ourselves, since then the peer could be led to follow us in circles.
+    fn may_move_to(&self, local: SocketAddr, remote: SocketAddr) -> bool {
+        let has_moved = (self.path.local, self.path.remote) != (local, remote);
+        has_moved && self.path.nat.theirs && !self.path.nat.ours && self.path.local.ip() == local.ip()
+    }
+
+    /// Follows a peer behind a NAT to its new mapping.
+    fn move_to(&mut self, cx: &mut Context, local: SocketAddr, remote: SocketAddr) {
+        if !self.may_move_to(local, remote) {
             return;
         }
-        self.path.local = local;
-        self.path.remote = remote;
+        self.path = Path { local, remote, ..self.path };
         let children = self.children.iter().map(|child| child.inbound).collect();
         let (peer, dvipa) = (self.lineage.peer, local.ip());
         cx.events.push_back(Event::AddressMoved { peer, remote, dvipa, children });
+    }
+
+    /// The peer may have moved there. It is asked, there and where it was: its answer tells where it is.
+    pub(crate) fn look_for_peer_at(&mut self, local: SocketAddr, remote: SocketAddr) {
+        if self.may_move_to(local, remote) {
+            self.also_at = Some((local, remote));
+            if !self.outgoing.is_waiting() {
+                self.queue(Task::Probe);
+            }
+        }
     }
 
     /// Whether the other IKE SA is between the same authenticated identities.

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use ipsec::Spi;
 
 use super::{IkeSa, Standing};
+use crate::channel::Wire;
 use crate::child::ChildState;
 use crate::context::Context;
 use crate::event::DownReason;
@@ -143,6 +144,14 @@ impl IkeSa {
         let header = self.header(request.exchange, false, message_id);
         let Some(message) = self.seal(cx, header, &request.chain) else { return };
         self.outgoing.sent(cx.now, request.exchange, message.clone(), &cx.config.timing.retransmission);
+        self.transmit_request(cx, message);
+    }
+
+    /// To where the peer is, and to where it may be.
+    pub(super) fn transmit_request(&self, cx: &mut Context, message: Wire) {
+        if let Some((local, remote)) = self.also_at {
+            cx.transmit_all(local, remote, message.clone());
+        }
         cx.transmit_all(self.path.local, self.path.remote, message);
     }
 }

@@ -47,7 +47,7 @@ impl IkeSa {
             Patience::Wait => {}
             Patience::SendAgain(request) => {
                 cx.counters.requests_resent += 1;
-                cx.transmit_all(self.path.local, self.path.remote, request);
+                self.transmit_request(cx, request);
             }
             Patience::GiveUp => match self.active {
                 Some(Active::DeleteIke(reason)) => self.finish(reason),
