@@ -1,10 +1,11 @@
 //! What stands on the command line, and what the exit codes mean.
 
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use control::report::What;
+use control::report::{What, socket};
 
 /// A clustered IPsec appliance.
 #[derive(Debug, Parser)]
@@ -54,7 +55,7 @@ pub struct RunArguments {
 #[derive(Debug, Args)]
 pub struct SocketArguments {
     /// The command socket
-    #[arg(long, value_name = "PATH", default_value = "/run/phalanx/command.sock", env = "PHALANX_SOCKET")]
+    #[arg(long, value_name = "PATH", default_value = socket::DEFAULT_PATH, env = "PHALANX_SOCKET")]
     pub socket: PathBuf,
 }
 
@@ -143,10 +144,22 @@ impl From<Outcome> for ExitCode {
 /// `phalanx version`.
 pub fn print_version(json: bool) -> Outcome {
     let version = env!("CARGO_PKG_VERSION");
-    if json {
-        println!("{}", serde_json::json!({ "name": "phalanx", "version": version }));
+    print(&if json {
+        format!("{}\n", serde_json::json!({ "name": "phalanx", "version": version }))
     } else {
-        println!("phalanx {version}");
+        format!("phalanx {version}\n")
+    })
+}
+
+/// Prints what was asked for. Nobody who stops reading it early is told of an error.
+pub fn print(text: &str) -> Outcome {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Ok(()) => Outcome::Ok,
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Outcome::Ok,
+        Err(error) => {
+            eprintln!("error: writing to standard output failed: {error}");
+            Outcome::Runtime
+        }
     }
-    Outcome::Ok
 }

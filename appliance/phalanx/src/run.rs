@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use control::config::Config;
-use control::report::{Snapshot, metrics, socket};
+use control::report::{metrics, socket};
 use phalanx::appliance::{Appliance, ApplianceError};
 use phalanx::asks::{self, Asker};
 use tracing::{error, info, warn};
 
-use crate::command_line::{ConfigArguments, Outcome, RunArguments};
+use crate::command_line::{ConfigArguments, Outcome, RunArguments, print};
 use crate::log;
 
 /// Validates a configuration as `run` would.
@@ -19,8 +19,7 @@ pub fn check(arguments: &ConfigArguments) -> Outcome {
     match Config::load(&arguments.config) {
         Ok(config) => {
             config.warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
-            println!("{}: configuration is valid", arguments.config.display());
-            Outcome::Ok
+            print(&format!("{}: configuration is valid\n", arguments.config.display()))
         }
         Err(error) => {
             eprintln!("error: {error}");
@@ -97,21 +96,12 @@ fn open_doors(socket: &Path, metrics: Option<SocketAddr>, asker: &Asker) -> Resu
 }
 
 fn open_command_socket(path: &Path, asker: &Asker) -> Result<socket::Server, RunError> {
-    if let Some(directory) = path.parent() {
-        // Where this fails the socket cannot be opened either, and that error says more.
-        let _ = std::fs::create_dir_all(directory);
-    }
     let asker = asker.clone();
     Ok(socket::Server::start(path, move |request| asker.respond(request))?)
 }
 
 fn open_metrics(listen: SocketAddr, asker: &Asker) -> Result<metrics::Server, RunError> {
     let asker = asker.clone();
-    let take = move || {
-        asker.snapshot(false).unwrap_or_else(|why| {
-            warn!(why, "a scrape got no numbers");
-            Snapshot::default()
-        })
-    };
+    let take = move || asker.snapshot(false).inspect_err(|why| warn!(why, "a scrape got no numbers"));
     Ok(metrics::Server::start(listen, env!("CARGO_PKG_VERSION"), take)?)
 }

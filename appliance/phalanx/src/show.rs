@@ -2,7 +2,7 @@
 
 use control::report::{Request, Response, human, socket};
 
-use crate::command_line::{Outcome, ShowArguments};
+use crate::command_line::{Outcome, ShowArguments, print};
 
 /// Asks the running appliance and prints what it says.
 pub fn show(arguments: &ShowArguments) -> Outcome {
@@ -20,10 +20,7 @@ pub fn show(arguments: &ShowArguments) -> Outcome {
     };
     let text = if arguments.output.json { Ok(format!("{answer}\n")) } else { human(what, &answer) };
     match text {
-        Ok(text) => {
-            print!("{text}");
-            Outcome::Ok
-        }
+        Ok(text) => print(&text),
         Err(why) => {
             eprintln!("error: {why}");
             Outcome::Runtime

@@ -4,7 +4,8 @@
 //! changed. Frames come and go through the data cores' mailboxes.
 //!
 //! **Promises.**
-//! - An SA stands on every data core before the IKE message that lets the peer use it leaves.
+//! - An SA stands on every data core before the IKE message that lets the peer use it leaves, unless a core has not
+//!   taken a command for 200 ms; then the log says so.
 //! - A command that finds a mailbox full is kept and sent later, in order.
 //! - What a data core gives back is freed here, not on the packet path.
 //!
@@ -406,8 +407,11 @@ impl<B: PacketBuffer> ControlCore<B> {
     /// Lets IKE's messages go once what they promise is in force.
     fn send_ike(&mut self, now: Instant) {
         if let Some(patience_ends) = self.barrier {
-            if !self.cores.all_applied() && now < patience_ends {
-                return;
+            if !self.cores.all_applied() {
+                if now < patience_ends {
+                    return;
+                }
+                warn!("a data core is slow: IKE goes on before an SA stands on all of them");
             }
             self.barrier = None;
         }

@@ -20,7 +20,7 @@ use rustix::net::{AddressFamily, Shutdown, SocketAddrUnix, SocketFlags, SocketTy
 use super::protocol::{REQUEST_LEN_MAX, Request, RequestError, Response};
 
 /// Where the command socket stands unless told otherwise.
-pub const DEFAULT_PATH: &str = "/run/phalanx/phalanx.sock";
+pub const DEFAULT_PATH: &str = "/run/phalanx/command.sock";
 
 const MODE: u32 = 0o660;
 const DIRECTORY_MODE: u32 = 0o750;
@@ -134,7 +134,7 @@ fn remove_stale(path: &Path) -> Result<(), ServeError> {
 fn create_directory(path: &Path) -> io::Result<()> {
     match path.parent() {
         Some(directory) if !directory.as_os_str().is_empty() && !directory.exists() => {
-            DirBuilder::new().mode(DIRECTORY_MODE).create(directory)
+            DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(directory)
         }
         Some(_) | None => Ok(()),
     }

@@ -48,14 +48,15 @@ pub struct Server {
 }
 
 impl Server {
-    /// Listens at `listen` and answers each scrape with the snapshot that `take` takes then.
+    /// Listens at `listen` and answers each scrape with the snapshot that `take` takes then. Where it says why it has
+    /// none, so does the answer, with status 503: a scrape fails rather than showing zeros.
     ///
     /// # Errors
     /// [`ServeError`] if the address cannot be listened at.
     pub fn start(
         listen: SocketAddr,
         version: &'static str,
-        take: impl Fn() -> Snapshot + Send + Sync + 'static,
+        take: impl Fn() -> Result<Snapshot, String> + Send + Sync + 'static,
     ) -> Result<Self, ServeError> {
         let failed = |step| move |error| ServeError { listen, step, error };
         let listener = std::net::TcpListener::bind(listen).map_err(failed("listening"))?;
@@ -92,7 +93,7 @@ impl Drop for Server {
     }
 }
 
-type Take = Arc<dyn Fn() -> Snapshot + Send + Sync>;
+type Take = Arc<dyn Fn() -> Result<Snapshot, String> + Send + Sync>;
 
 async fn serve(listener: std::net::TcpListener, version: &'static str, take: Take) {
     let Ok(listener) = TcpListener::from_std(listener) else {
@@ -106,7 +107,11 @@ async fn serve(listener: std::net::TcpListener, version: &'static str, take: Tak
 }
 
 async fn metrics(State((version, take)): State<(&'static str, Take)>) -> Response {
-    match render(&take(), version) {
+    let snapshot = match take() {
+        Ok(snapshot) => snapshot,
+        Err(why) => return (StatusCode::SERVICE_UNAVAILABLE, why).into_response(),
+    };
+    match render(&snapshot, version) {
         Ok(text) => ([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }

@@ -93,7 +93,7 @@ fn http(address: std::net::SocketAddr, request: &str) -> String {
 
 #[test]
 fn only_get_metrics_is_served() {
-    let server = Server::start("127.0.0.1:0".parse().unwrap(), "0.1.0", full).unwrap();
+    let server = Server::start("127.0.0.1:0".parse().unwrap(), "0.1.0", || Ok(full())).unwrap();
     let address = server.local_addr();
     let answer = http(address, "GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
     assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
@@ -112,14 +112,23 @@ fn only_get_metrics_is_served() {
 
 #[test]
 fn an_address_in_use_is_told() {
-    let server = Server::start("127.0.0.1:0".parse().unwrap(), "0.1.0", full).unwrap();
-    let error = Server::start(server.local_addr(), "0.1.0", full).unwrap_err().to_string();
+    let server = Server::start("127.0.0.1:0".parse().unwrap(), "0.1.0", || Ok(full())).unwrap();
+    let error = Server::start(server.local_addr(), "0.1.0", || Ok(full())).unwrap_err().to_string();
     assert!(error.contains(&server.local_addr().to_string()) && error.contains("metrics.listen"), "{error}");
 }
 
 #[test]
+fn a_scrape_without_numbers_fails_and_shows_no_zeros() {
+    let take = || Err("the control core does not answer".to_owned());
+    let server = Server::start("127.0.0.1:0".parse().unwrap(), "0.1.0", take).unwrap();
+    let answer = http(server.local_addr(), "GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    assert!(answer.starts_with("HTTP/1.1 503 ") && answer.ends_with("does not answer"), "{answer}");
+    assert!(!answer.contains("phalanx_"), "{answer}");
+}
+
+#[test]
 fn a_crowd_that_says_nothing_does_not_grow() {
-    let server = Server::start("127.0.0.1:0".parse().unwrap(), "0.1.0", full).unwrap();
+    let server = Server::start("127.0.0.1:0".parse().unwrap(), "0.1.0", || Ok(full())).unwrap();
     let mut crowd: Vec<TcpStream> =
         (0..CLIENTS_MAX).map(|_| TcpStream::connect(server.local_addr()).unwrap()).collect();
     let mut late = TcpStream::connect(server.local_addr()).unwrap();

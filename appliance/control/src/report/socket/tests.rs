@@ -27,6 +27,18 @@ fn raw(path: &Path, bytes: &[u8]) -> Response {
 }
 
 #[test]
+fn a_directory_that_it_makes_is_closed_to_strangers() {
+    let top = path("made").with_extension("d");
+    let path = top.join("deeper").join("command.sock");
+    let server = start(&path);
+    for made in [&top, &top.join("deeper")] {
+        assert_eq!(fs::metadata(made).unwrap().mode() & 0o007, 0, "{}", made.display());
+    }
+    drop(server);
+    fs::remove_dir_all(top).unwrap();
+}
+
+#[test]
 fn answers_whoever_may_ask() {
     let path = path("answers");
     let server = start(&path);
