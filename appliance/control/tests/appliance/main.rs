@@ -219,3 +219,39 @@ fn no_frame_leaks_over_a_life_of_rekeys() {
     }
     assert_eq!(world.pool.in_use(), 0);
 }
+
+/// What is in the clear for a protected address ends here, also in pieces: the control core puts them together, since IKE
+/// may come so, and sees then that it is none.
+#[test]
+fn hostile_38_a_clear_datagram_in_fragments_is_counted_and_delivered_nowhere() {
+    let (mut world, _client) = connected("clear-fragments", Lifetime::NONE);
+    let datagram = [&40_000_u16.to_be_bytes()[..], &80_u16.to_be_bytes(), &[0, 40, 0, 0], &[7; 32]].concat();
+    for (offset, bytes) in [(0, &datagram[..24]), (24, &datagram[24..])] {
+        let mut packet = vec![0; wire::ipv4::HEADER_LEN];
+        packet.extend_from_slice(bytes);
+        let header = wire::ipv4::Repr {
+            src: world::CLIENT.parse().unwrap(),
+            dst: world::DVIPA.parse().unwrap(),
+            protocol: wire::protocol::UDP,
+            dscp: 0,
+            ecn: 0,
+            identification: 7,
+            dont_fragment: false,
+            more_fragments: offset == 0,
+            fragment_offset: offset,
+            ttl: 64,
+            payload_len: bytes.len(),
+        };
+        header.emit(&mut wire::ipv4::Packet::new_unchecked(&mut packet[..]));
+        world.inject(
+            PortRole::Network,
+            usize::from(offset) % 2,
+            &framed(world::CLIENT_MAC, world::NETWORK_MAC, &packet),
+        );
+    }
+    (0..5).for_each(|_| world.step());
+    let snapshot = world.snapshot();
+    let refused = snapshot.drops.iter().find(|row| row.reason == "stack_udp_port_not_served").unwrap();
+    assert_eq!(refused.packets, 1);
+    assert!(world.collect(PortRole::Inside).is_empty());
+}
