@@ -101,7 +101,7 @@ connections:
     dpd_delay: 0
     children:
       all:
-        esp_proposals: [aes128gcm16-x25519-noesn]
+        esp_proposals: [aes128gcm16-x25519-noesn, aes256gcm16-esn-noesn]
         mode: tunnel
         replay_window: 65536
         rekey_time: 20s
@@ -142,7 +142,8 @@ fn every_word_is_taken_as_written() {
 
     let child = &connection.children[0];
     assert_eq!(child.local_ts[0].to_string(), "dynamic");
-    assert_eq!(child.proposals[0].to_string(), "aes128gcm16-x25519-noesn");
+    let proposals: Vec<String> = child.proposals.iter().map(ToString::to_string).collect();
+    assert_eq!(proposals, ["aes128gcm16-x25519-noesn", "aes256gcm16-esn-noesn"]);
     assert_eq!(child.replay_window_packets, 65_536);
     let seconds = |seconds| Some(Duration::from_secs(seconds));
     assert_eq!(child.lifetime.time, TimeLimits { soft: seconds(20), hard: seconds(30) });

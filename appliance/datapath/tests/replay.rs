@@ -174,6 +174,29 @@ fn hostile_32_a_forged_packet_with_a_high_number_moves_no_window() {
 }
 
 #[test]
+fn hostile_33_a_core_that_has_slept_takes_up_the_numbers_where_the_others_are() {
+    for cores in 1..=3 {
+        let mut bench = Bench::new(cores);
+        let mut client = bench.connect(SaSpec { esn: true, ..SaSpec::default() });
+        let flow_of = |core| {
+            let mut flows = (5_000..6_000).map(|port| client.flow(port));
+            flows.find(|flow| bench.owner(&flow.key(protocol::UDP)) == core).unwrap()
+        };
+        let (awake, asleep) = (flow_of(0), flow_of(cores - 1));
+        deliver_once(&mut bench, 0, &client.seal(&asleep.udp(b"good night")));
+        for far in 1..8 {
+            client.skip_to(far * ((1 << 31) - 1));
+            deliver_once(&mut bench, 0, &client.seal(&awake.udp(b"far on")));
+        }
+        let packet = client.seal(&asleep.udp(b"good morning"));
+        deliver_once(&mut bench, 0, &packet);
+        bench.client_sends(cores - 1, &packet);
+        bench.settle();
+        bench.assert_drops(&[(DropReason::ReplayDuplicate, 1)]);
+    }
+}
+
+#[test]
 fn hostile_32_after_a_rekey_old_packets_are_replays_or_unknown() {
     for cores in 1..=2 {
         let mut bench = Bench::new(cores);

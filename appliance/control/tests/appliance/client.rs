@@ -72,6 +72,11 @@ pub fn server_settings(lifetime: Lifetime) -> ConnectionSettings {
 
 impl Client {
     pub fn new(world: &World) -> Client {
+        Client::offering(world, "aes128gcm16")
+    }
+
+    /// A client that offers this for its CHILD_SA.
+    pub fn offering(world: &World, proposal: &str) -> Client {
         let mut link = port(0, CLIENT_MAC, CLIENT);
         link.addresses.extend(nat::OUTSIDE.map(|outside| PortAddress::new(ip(outside), 24).unwrap()));
         let settings = StackSettings { ports: vec![link], ..StackSettings::default() };
@@ -79,6 +84,7 @@ impl Client {
         let child = ChildSettings {
             local_ts: vec!["dynamic".parse().unwrap()],
             remote_ts: vec!["192.0.2.80/32".parse().unwrap()],
+            proposals: vec![proposal.parse().unwrap()],
             ..child_settings(Lifetime::NONE)
         };
         let connection = ConnectionSettings {

@@ -104,6 +104,29 @@ fn every_part_of_the_appliance_shows_its_drops() {
 }
 
 #[test]
+fn extended_sequence_numbers_are_agreed_on_and_stay_over_a_rekeying() {
+    let mut settings = server_settings(Lifetime::NONE);
+    settings.children[0].proposals = vec!["aes128gcm16-esn-noesn".parse().unwrap()];
+    let mut world = World::new("esn", settings);
+    // The client offers both, as a strongSwan would with these words.
+    let mut client = Client::offering(&world, "aes128gcm16-noesn-esn");
+    client.connect(&world);
+    settle(&mut world, &mut client);
+    for rekeyed in [false, true] {
+        if rekeyed {
+            let child = world.control.ike().sas().next().unwrap().children[0].outbound;
+            client.ike.rekey_child(world.now, child).unwrap();
+            settle(&mut world, &mut client);
+        }
+        let snapshot = world.snapshot();
+        assert!(snapshot.sas.len() == 2 && snapshot.sas.iter().all(|sa| sa.esn), "rekeyed: {rekeyed}");
+        for (core, client_port) in (0..2).cycle().zip(40_000..40_010) {
+            assert_eq!(round_trip(&mut world, &mut client, core, client_port, Flags::SYN), (1, 1));
+        }
+    }
+}
+
+#[test]
 fn connections_are_listed_from_every_core() {
     let (mut world, mut client) = connected("list", Lifetime::NONE);
     for client_port in 40_000..40_020 {
