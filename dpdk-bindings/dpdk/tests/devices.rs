@@ -136,11 +136,8 @@ fn a_packet_in_pieces_is_gathered_or_dropped_and_counted() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_tap_device_hands_frames_to_the_kernel() {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    if !status.lines().any(|line| line.split_whitespace().take(2).eq(["Uid:", "0"])) {
-        return eprintln!("a tap device needs root: nothing was checked");
-    }
     let interface = format!("ptap{:x}", std::process::id());
     let pool = mempool("tap", 4095);
     let device = Device::open(eal(), &format!("net_tap0,iface={interface}")).unwrap();

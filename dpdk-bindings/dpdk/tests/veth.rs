@@ -1,5 +1,5 @@
 //! Real packets through the kernel: two af_packet devices on the ends of a veth pair, in a network namespace of the
-//! test's own. Needs root; without it, it says so and checks nothing.
+//! test's own. Only root may do that, so they wait to be asked for: `cargo test -p dpdk -- --ignored`, as `ci/test` does.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)] // clippy does not see that helpers of tests are tests
 
@@ -14,11 +14,6 @@ use std::time::{Duration, Instant};
 /// The EtherType of our frames; the kernel sends its own on a fresh link.
 const ETHERTYPE: [u8; 2] = [0x88, 0xb5];
 
-fn is_root() -> bool {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    status.lines().any(|line| line.split_whitespace().take(3).eq(["Uid:", "0", "0"]))
-}
-
 fn ip(arguments: &[&str]) -> String {
     let output = Command::new("ip").args(arguments).output().expect("iproute2 is installed");
     assert!(output.status.success(), "ip {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
@@ -26,19 +21,13 @@ fn ip(arguments: &[&str]) -> String {
 }
 
 /// Puts this thread into a fresh network namespace with a veth pair, `left` and `right`; all of it goes with the thread.
-/// `false`, and nothing happens, without root.
-fn enter_namespace_with_veth() -> bool {
-    if !is_root() {
-        eprintln!("af_packet over veth needs root: nothing was checked");
-        return false;
-    }
+fn enter_namespace_with_veth() {
     // SAFETY: only the network namespace is left behind; no file descriptor table or memory is unshared.
-    unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNET) }.unwrap();
+    unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNET) }.expect("root may make a namespace");
     ip(&["link", "add", "left", "type", "veth", "peer", "name", "right"]);
     ip(&["link", "set", "left", "up"]);
     ip(&["link", "set", "right", "up"]);
     assert!(within_two_seconds(|| ip(&["link", "show", "left"]).contains("LOWER_UP")));
-    true
 }
 
 /// Waits for what the kernel does in its own time.
@@ -87,10 +76,9 @@ fn send(tx: &mut TxQueue, pool: &Mempool, frames: &[Vec<u8>]) {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn frames_cross_a_veth_pair_whole_both_ways() {
-    if !enter_namespace_with_veth() {
-        return;
-    }
+    enter_namespace_with_veth();
     let pool = mempool("veth", 4095);
     let (left, mut left_rx, mut left_tx) = open("net_af_packet_left", "left", pool);
     let (right, mut right_rx, mut right_tx) = open("net_af_packet_right", "right", pool);
@@ -115,10 +103,9 @@ fn frames_cross_a_veth_pair_whole_both_ways() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_vlan_tag_survives_although_the_kernel_takes_it_off() {
-    if !enter_namespace_with_veth() {
-        return;
-    }
+    enter_namespace_with_veth();
     let pool = mempool("vlan", 1023);
     let (_left, _, mut left_tx) = open("net_af_packet_tagged", "left", pool);
     let (_right, mut right_rx, _) = open("net_af_packet_untagged", "right", pool);
@@ -129,10 +116,9 @@ fn a_vlan_tag_survives_although_the_kernel_takes_it_off() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_link_that_was_pulled_carries_again_and_no_buffer_is_lost() {
-    if !enter_namespace_with_veth() {
-        return;
-    }
+    enter_namespace_with_veth();
     let pool = mempool("pulled", 4095);
     let (left, mut left_rx, mut left_tx) = open("net_af_packet_pulled", "left", pool);
     let (right, mut right_rx, _) = open("net_af_packet_other", "right", pool);
@@ -173,10 +159,9 @@ fn a_link_that_was_pulled_carries_again_and_no_buffer_is_lost() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn frames_of_other_interfaces_do_not_show_up_in_a_fresh_port() {
-    if !enter_namespace_with_veth() {
-        return;
-    }
+    enter_namespace_with_veth();
     ip(&["link", "add", "busy", "type", "veth", "peer", "name", "other"]);
     ip(&["link", "set", "busy", "up"]);
     ip(&["link", "set", "other", "up"]);
@@ -208,10 +193,9 @@ fn drain(rx: &mut RxQueue) -> usize {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn every_queue_pair_of_an_af_packet_device_must_be_read() {
-    if !enter_namespace_with_veth() {
-        return;
-    }
+    enter_namespace_with_veth();
     let pool = mempool("pairs", 1023);
     let start = |queues: usize| {
         let device = Device::open(eal(), "net_af_packet_pairs,iface=left,qpairs=2").unwrap();
@@ -223,10 +207,9 @@ fn every_queue_pair_of_an_af_packet_device_must_be_read() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn an_interface_is_promiscuous_only_while_its_port_is_open() {
-    if !enter_namespace_with_veth() {
-        return;
-    }
+    enter_namespace_with_veth();
     let port = open("net_af_packet_promiscuous", "left", mempool("promiscuous", 1023));
     assert!(ip(&["link", "show", "left"]).contains("PROMISC"));
     drop(port);

@@ -67,16 +67,15 @@ fn names_follow_the_rules_of_prometheus() {
     assert!(families > 20);
 }
 
-/// Where Prometheus' own checker is installed, it has the last word.
+/// Prometheus' own checker has the last word. `PROMTOOL` says where it is, if not on the `PATH`.
 #[test]
+#[ignore = "needs promtool"]
 fn promtool_has_nothing_to_say() {
     use std::process::{Command, Stdio};
     let promtool = std::env::var("PROMTOOL").unwrap_or_else(|_| "promtool".into());
     let mut command = Command::new(promtool);
     command.args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let Ok(mut child) = command.spawn() else {
-        return assert!(std::env::var_os("PROMTOOL").is_none(), "the promtool that was named does not start");
-    };
+    let mut child = command.spawn().expect("promtool starts");
     child.stdin.take().unwrap().write_all(text().as_bytes()).unwrap();
     let output = child.wait_with_output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
