@@ -4,6 +4,8 @@
 . "${BASH_SOURCE[0]%/*}/common.sh"
 # shellcheck source=install.sh
 . "$PHALANX_LIB/install.sh"
+# shellcheck source=promtool.sh
+. "$PHALANX_LIB/promtool.sh"
 # shellcheck source=chroot.sh
 . "$PHALANX_LIB/chroot.sh"
 # shellcheck source=node.sh

@@ -3,6 +3,24 @@
 
 appliance_config() { printf '%s/phalanx.yaml' "$(node_dir appliance1)"; }
 
+# prepare — what is missing, and the build; once, though scripts call each other.
+prepare() {
+    [[ -z ${PHALANX_PREPARED:-} ]] || return 0
+    install_missing
+    note "building the appliance (release); the first time takes some minutes"
+    interruptible appliance_build
+    good "built $PHALANX_TARGET/release/phalanx"
+    export PHALANX_PREPARED=yes
+}
+
+# rerun_as_root [ARGUMENT…] — the script itself, for what needs network namespaces; the build stays the caller's.
+rerun_as_root() {
+    ((EUID == 0)) && return
+    command -v sudo >/dev/null || die "needs root, and sudo is not installed: run as root, or apt-get install sudo"
+    exec sudo env "PHALANX_STEP=$step_number" "PHALANX_CACHE=$PHALANX_CACHE" "CARGO_TARGET_DIR=$PHALANX_TARGET" \
+        ${PHALANX_PREPARED:+"PHALANX_PREPARED=$PHALANX_PREPARED"} ${PHALANX_MIRROR:+"PHALANX_MIRROR=$PHALANX_MIRROR"} "$(realpath "$0")" "$@"
+}
+
 # appliance_build — as the user who called, so that root owns nothing in the tree.
 appliance_build() { cargo build --release -q --locked --manifest-path "$PHALANX_TOP/Cargo.toml" -p phalanx; }
 
@@ -33,6 +51,9 @@ appliance_start() {
 
 # appliance_show WHAT — sas, drops, balance, connections, ports or cores as JSON.
 appliance_show() { node_exec appliance1 phalanx show "$1" --json; }
+
+# appliance_metrics — as Prometheus gets them.
+appliance_metrics() { node_exec appliance1 curl -sSf --max-time 5 http://127.0.0.1:9400/metrics; }
 
 # appliance_sas PEER — the SAs of one client in the shape of peer_sas, seen from the other end: the client's "in" is
 # the appliance's "out". Bytes are IP packets inside the tunnel here, too.

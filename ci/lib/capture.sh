@@ -16,21 +16,27 @@ capture_start() {
 # process_ended PID — a process without an executable is gone, or a zombie.
 process_ended() { [[ ! -e /proc/$1/exe ]]; }
 
-# capture_stop FILE — fails when the capture has holes, since then it proves nothing.
+# capture_stop FILE — fails when the capture has holes or ended by itself, since then it proves nothing.
 capture_stop() {
     local pid dropped
     pid=$(cat "$1.pid")
+    if process_ended "$pid"; then return 1; fi
     # The kernel hands packets over in blocks, up to a second late.
-    process_ended "$pid" || sleep 1.2
-    kill -INT "$pid" 2>/dev/null || true
+    sleep 1.2
+    kill -INT "$pid" 2>/dev/null || return 1
     # Only when it has ended is the file whole.
     wait_until 5 process_ended "$pid" || return 1
     dropped=$(sed -n 's/^\([0-9]*\) packets dropped by kernel.*/\1/p' "$1.log")
-    ((dropped == 0))
+    [[ $dropped == 0 ]]
 }
 
-# capture_count FILE FILTER
-capture_count() { tcpdump --count -n -r "$1" "$2" 2>/dev/null | sed -n 's/^\([0-9]*\) packet.*/\1/p'; }
+# capture_count FILE FILTER — fails when the file cannot be read to its end.
+capture_count() {
+    local said
+    said=$(tcpdump --count -n -r "$1" "$2" 2>/dev/null) || return 1
+    [[ $said =~ ^([0-9]+)\ packet ]] || return 1
+    printf '%s\n' "${BASH_REMATCH[1]}"
+}
 
 filter_native='ip proto 50'
 # RFC 3948: what does not start with four zero bytes and is more than a keepalive is ESP.

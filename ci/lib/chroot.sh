@@ -57,7 +57,7 @@ chroot_finish() {
     rm -rf "$1"/var/cache/apt/* "$1"/var/lib/apt/lists/* "$1"/usr/share/{doc,man,locale}/*
 }
 
-# chroot_make SUITE MIRROR — runs as root; debootstrap's own mounts live and die with its mount namespace.
+# chroot_make SUITE MIRROR — runs as root; debootstrap's own mounts and processes live and die with its namespaces.
 chroot_make() {
     local suite=$1 mirror=$2 tree fresh log proxy=''
     tree=$(chroot_path "$suite")
@@ -68,7 +68,7 @@ chroot_make() {
     fresh=$(mktemp -d "$PHALANX_CACHE/.$suite.making.XXXXXX")
     log=$PHALANX_CACHE/$suite.log
     eval "$(apt-config shell proxy Acquire::http::Proxy)"
-    if ! http_proxy=${proxy:-${http_proxy:-}} unshare --mount --propagation private \
+    if ! http_proxy=${proxy:-${http_proxy:-}} unshare --mount --propagation private --pid --fork --kill-child \
         debootstrap --variant=minbase --include="$(IFS=,; echo "${chroot_packages[*]}")" "$suite" "$fresh" "$mirror" \
         >"$log" 2>&1; then
         tail -n 15 "$log" >&2
@@ -99,6 +99,7 @@ chroots_ready() {
     done
     ((${#cold[@]})) || return 0
     mirror=$(debian_mirror)
+    need_room "$PHALANX_CACHE" $((${#cold[@]} * 600)) "a client's Debian tree"
     say "making Debian trees for the clients (${cold[*]}), once; they stay in $PHALANX_CACHE"
     mkdir -p "$PHALANX_CACHE"
     for suite in "${cold[@]}"; do

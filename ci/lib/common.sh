@@ -5,12 +5,21 @@
 set -Eeuo pipefail
 shopt -s inherit_errexit
 
+# A shell that starts a command in the background makes it deaf to SIGINT, and bash cannot listen again by itself. What
+# is started here cleans up when it is interrupted, however it was started.
+ignored=$(sed -n 's/^SigIgn:[[:space:]]*/0x/p' /proc/self/status)
+if ((ignored & 1 << 1)) && [[ $0 == "${BASH_SOURCE[-1]}" && -z ${PHALANX_LISTENS:-} ]]; then
+    PHALANX_LISTENS=yes exec env --default-signal=INT "$(realpath "$0")" "$@"
+fi
+unset ignored PHALANX_LISTENS
+
 PHALANX_TOP=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 PHALANX_LIB=$PHALANX_TOP/ci/lib
 # Outlives the clone, so that a second clone starts warm.
 PHALANX_CACHE=${PHALANX_CACHE:-/var/cache/phalanx}
-# One demo at a time on a machine: the names of its namespaces are fixed.
-PHALANX_RUN=/run/phalanx-demo
+# One demo at a time on a machine: the names of its namespaces are fixed. It needs more room than /run has on a small
+# machine, and a place where nobody else may write.
+PHALANX_RUN=/var/lib/phalanx-demo
 PHALANX_TARGET=${CARGO_TARGET_DIR:-$PHALANX_TOP/target}
 export PHALANX_TOP PHALANX_LIB PHALANX_CACHE PHALANX_RUN PHALANX_TARGET
 
@@ -63,6 +72,45 @@ as_root() {
     else
         die "needs root, and sudo is not installed: run as root, or apt-get install sudo"
     fi
+}
+
+# processes_below PID — all that it has started, and what those have started.
+processes_below() {
+    local child
+    for child in $(cat "/proc/$1"/task/*/children 2>/dev/null || true); do
+        printf '%s\n' "$child"
+        processes_below "$child"
+    done
+}
+
+# children_end SECONDS — what this shell has started ends with it, and has so long to clean up.
+children_end() {
+    local pids
+    mapfile -t pids < <(processes_below $$)
+    ((${#pids[@]})) || return 0
+    processes_signal TERM "${pids[@]}"
+    wait_until "$1" processes_gone "${pids[@]}" || processes_signal KILL "${pids[@]}"
+}
+processes_gone() { ! ps -o stat= -p "$*" | grep -qv '^Z'; }
+
+# processes_signal SIGNAL PID… — also those that sudo has started.
+processes_signal() {
+    kill -s "$@" 2>/dev/null || true
+    if ((EUID != 0)) && ps -o user= -p "${*:2}" | grep -qx root; then sudo kill -s "$@" 2>/dev/null || true; fi
+}
+
+# interruptible CMD… — a trap waits for the command in the foreground to end; this one it does not wait for.
+interruptible() {
+    "$@" <&0 &
+    wait $!
+}
+
+# need_room DIRECTORY MEGABYTES WHAT — before it is begun, not in the middle.
+need_room() {
+    local place=$1 free
+    until [[ -d $place ]]; do place=$(dirname "$place"); done
+    free=$(df --output=avail -B 1M "$place" | tail -n 1)
+    ((free >= $2)) || die "$3 needs $2 MB below $1, and there are ${free// /} MB"
 }
 
 # seconds_since START_NS — with one decimal, START_NS from `date +%s%N`.

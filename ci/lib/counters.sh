@@ -10,7 +10,8 @@
 counters_watch() {
     local name=$1 dir
     dir=$(node_dir "$name")
-    while :; do
+    # $$ is the demo's own shell also here: a demo that was killed leaves no watcher behind.
+    while [[ -e /proc/$$/exe ]]; do
         counters_client "$name" || true
         sleep 0.2
     done >/dev/null 2>&1 {demo_lock}>&- &

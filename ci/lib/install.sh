@@ -47,29 +47,31 @@ rust_find() {
 }
 
 # apt_install PACKAGE… — with Debian's hook for "start nothing" in place while it runs.
-apt_install() {
-    local log hook=/usr/sbin/policy-rc.d ours='' status=0
-    log=$(mktemp)
+apt_install() (
+    log=$(mktemp) hook=/usr/sbin/policy-rc.d ours='' status=0
+    # One at a time, whatever clone it comes from: the first to end takes the hook away.
+    exec {lock}</usr/bin/apt-get
+    flock "$lock"
+    trap 'rm -f "$log"; if [[ -n $ours ]]; then as_root rm -f "$hook"; fi' EXIT
+    trap 'exit 130' INT
+    trap 'exit 143' TERM HUP
     if [[ ! -e $hook ]]; then
         ours=yes
         printf '#!/bin/sh\nexit 101\n' | as_root tee "$hook" >/dev/null
         as_root chmod 755 "$hook"
     fi
-    local quiet=(env DEBIAN_FRONTEND=noninteractive apt-get -q -y -o DPkg::Lock::Timeout=600)
+    quiet=(env DEBIAN_FRONTEND=noninteractive apt-get -q -y -o DPkg::Lock::Timeout=600)
     {
         # A source of somebody else that does not answer is no reason to stop; what is missing then shows below.
         as_root "${quiet[@]}" update || true
         # The keyring's newest edition knows the keys of the releases after this one, for the clients' trees.
         as_root "${quiet[@]}" install --no-install-recommends debian-archive-keyring "$@"
     } >"$log" 2>&1 || status=$?
-    if [[ -n $ours ]]; then as_root rm -f "$hook"; fi
     if ((status)); then
         tail -n 30 "$log" >&2
-        rm -f "$log"
         die "apt-get could not install: $* (its last lines stand above)"
     fi
-    rm -f "$log"
-}
+)
 
 # install_missing — everything; returns with cargo on the PATH.
 install_missing() {
@@ -95,11 +97,13 @@ install_missing() {
             wanted+=("${rust_packages[@]}")
         fi
     fi
-    ((${#wanted[@]})) || return 0
-    say "installing with apt-get; this takes a minute or two"
-    apt_install "${wanted[@]}"
-    hash -r
-    if ! rust_is_recent || ! rust_is_whole; then
-        die "cargo is still older than $rust_oldest or lacks clippy or rustfmt: $(command -v cargo)"
+    if ((${#wanted[@]})); then
+        say "installing with apt-get; this takes a minute or two"
+        apt_install "${wanted[@]}"
+        hash -r
+        if ! rust_is_recent || ! rust_is_whole; then
+            die "cargo is still older than $rust_oldest or lacks clippy or rustfmt: $(command -v cargo)"
+        fi
     fi
+    promtool_ready
 }

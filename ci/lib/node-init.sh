@@ -23,13 +23,8 @@ if [[ -n $root ]]; then
     pivot_root . mnt
     exec chroot . /bin/bash -c 'umount -l /mnt; : >/node/ready; while :; do sleep infinity & wait; done'
 fi
-# A /run of the node's own, so that two nodes may use the same socket path; the demo's files shine through.
-demo=${state%/nodes/*}
-mkdir "$state/run"
-mount -t tmpfs -o mode=755 tmpfs "$state/run"
-mkdir "$state/run/${demo#/run/}"
-mount --bind "$demo" "$state/run/${demo#/run/}"
-mount --rbind "$state/run" /run
+# A /run of the node's own, so that two nodes may use the same socket path.
+mount -t tmpfs -o mode=755 tmpfs /run
 : >"$state/ready"
 # Not `exec sleep`: the first process also has to collect the processes that lost their parent; a shell does.
 while :; do

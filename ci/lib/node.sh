@@ -42,14 +42,15 @@ node_exec() {
         env PATH="$PHALANX_TARGET/release:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin" "$@"
 }
 
-# node_spawn NAME LABEL CMD… — in the background; output goes to LABEL.log, the pid inside the node to LABEL.pid.
+# node_spawn NAME LABEL CMD… — in the background; output goes to LABEL.log, the pid inside the node to LABEL.pid, and
+# the exit status, once there is one, to LABEL.status.
 node_spawn() {
     local name=$1 label=$2 dir
     shift 2
     dir=$(node_dir "$name")
     # shellcheck disable=SC2016  # expands inside the node
-    node_exec "$name" setsid sh -c 'echo $$ >&3; exec 3>&-; exec "$@"' "$label" "$@" \
-        3>"$dir/$label.pid" >>"$dir/$label.log" 2>&1 </dev/null {demo_lock}>&- &
+    node_exec "$name" setsid sh -c '"$@" 3>&- 4>&- & echo $! >&3; exec 3>&-; wait $!; echo $? >&4' "$label" "$@" \
+        3>"$dir/$label.pid" 4>"$dir/$label.status" >>"$dir/$label.log" 2>&1 </dev/null {demo_lock}>&- &
     disown
     wait_until 5 test -s "$dir/$label.pid" || die "$label did not start in $name"
 }
@@ -64,6 +65,14 @@ node_signal() {
 # node_runs NAME LABEL — whether that process still runs.
 node_runs() { node_signal "$1" "$2" 0; }
 
+# node_status NAME LABEL — the exit status of a process that has just ended.
+node_status() {
+    local file
+    file=$(node_dir "$1")/$2.status
+    wait_until 2 test -s "$file" || return 1
+    cat "$file"
+}
+
 # node_stop NAME — ends its first process, and with it everything in the node.
 node_stop() {
     local pid
@@ -73,7 +82,7 @@ node_stop() {
 # nodes_standing — the names of all nodes, from the kernel's list: it cannot be out of date.
 nodes_standing() { ip netns list 2>/dev/null | sed -n 's/^phx-\([^ ]*\).*/\1/p'; }
 
-# nodes_down — every node, its processes and its network; safe to call at any time, and twice.
+# nodes_down — every node, its processes, its network and its files; safe to call at any time, and twice.
 nodes_down() {
     local name pid
     for name in $(nodes_standing); do
@@ -82,4 +91,6 @@ nodes_down() {
         for pid in $(ip netns pids "phx-$name" 2>/dev/null); do kill -KILL "$pid" 2>/dev/null || true; done
         ip netns delete "phx-$name" 2>/dev/null || true
     done
+    # What was killed may take a moment to end.
+    wait_until 5 rm -rf "$PHALANX_RUN" 2>/dev/null || warn "$PHALANX_RUN cannot be removed"
 }

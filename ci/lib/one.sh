@@ -3,6 +3,8 @@
 
 one_clients=(client1 client2)
 one_file_bytes=50000000
+# The file, and for each client its download and the capture of it; the rest is logs.
+one_room_mb=400
 one_results=()
 one_failed=''
 
@@ -15,11 +17,10 @@ wrong() {
 # one_run JSON KEEP
 one_run() {
     local json=$1 keep=$2 begin=$SECONDS
-    one_lock
+    lock_take
     trap 'one_end "$?" '"${keep:-no}" EXIT
-    trap 'exit 130' INT
-    trap 'exit 143' TERM HUP
     trap 'warn "failed at ${BASH_SOURCE[0]##*/}:$LINENO: $BASH_COMMAND"' ERR
+    one_clear_away
     chroots_ready
     one_network
     one_appliance
@@ -39,18 +40,24 @@ lock_take() {
     exec {demo_lock}>/run/phalanx-demo.lock
     if ! flock -n "$demo_lock"; then
         note "another demo is running on this machine; waiting for its end"
-        flock -w 1200 "$demo_lock" || die "the other demo does not end"
+        interruptible flock -w 1200 "$demo_lock" || die "the other demo does not end"
     fi
 }
 
-# one_lock — the machine is ours; a demo that was kept makes room.
+# lock_free — nobody else holds it.
+lock_free() { [[ -n ${PHALANX_LOCKED:-} ]] || flock -n /run/phalanx-demo.lock true; }
+
+# one_lock — the machine is ours.
 one_lock() {
     lock_take
-    if [[ -n $(nodes_standing) ]]; then
-        note "a demo that was kept still stands; taking it down"
-        nodes_down
-    fi
-    rm -rf "$PHALANX_RUN"
+    one_clear_away
+}
+
+# one_clear_away — a demo that was kept makes room, and there is enough of it.
+one_clear_away() {
+    if [[ -n $(nodes_standing) ]]; then note "a demo that was kept still stands; taking it down"; fi
+    nodes_down
+    need_room "$PHALANX_RUN" "$one_room_mb" "the demo"
     mkdir -p "$PHALANX_RUN"
     # It holds secrets.
     chmod 700 "$PHALANX_RUN"
@@ -59,6 +66,8 @@ one_lock() {
 # one_end STATUS KEEP — runs at every exit, an interrupted one included.
 one_end() {
     trap - EXIT ERR
+    # Nothing cuts the cleanup short.
+    trap '' INT TERM HUP
     local client
     for client in "${one_clients[@]}"; do counters_stop "$client" 2>/dev/null || true; done
     if (($1 > 0 && $1 < 128)) && [[ -e $(appliance_log) ]]; then
@@ -67,7 +76,7 @@ one_end() {
     fi
     if [[ $2 == yes && $1 -lt 128 && -n $(nodes_standing) ]]; then return; fi
     nodes_down
-    rm -rf "$PHALANX_RUN"
+    if (($1 >= 128)); then children_end 3; fi
 }
 
 one_network() {
@@ -165,7 +174,7 @@ one_download() {
 
 # one_compare NAME — counters and wire.
 one_compare() {
-    local name=$1 dir table sums agree=false lost
+    local name=$1 dir table sums pairs agree=false lost
     dir=$(node_dir "$name")
     say "one second of silence, then both ends' counters"
     sleep 1
@@ -177,13 +186,16 @@ one_compare() {
     report_sas "$table" "$sums"
     note "both count the IP packets inside the tunnel; on the wire, ESP makes each 54 to 65 bytes longer"
     note "the client's totals are those of its tunnel device, for strongSwan may miss an SA's last packets"
-    if counters_agree "$table" "$sums"; then
-        agree=true
-        good "the counters agree to the byte, over $(jq 'map(select(.direction == "in")) | length' <<<"$table") SA(s) in a row"
-    else
+    pairs=$(jq 'map(select(.direction == "in")) | length' <<<"$table")
+    if ! counters_agree "$table" "$sums"; then
         wrong "the counters differ"
         lost=$(peer_lost "$name")
         if ((lost)); then say "$name's sockets lost $lost packets before its daemon read them"; fi
+    elif ((pairs < 2)); then
+        wrong "the counters agree, but no SA was rekeyed during the download"
+    else
+        agree=true
+        good "the counters agree to the byte, over $pairs SAs in a row"
     fi
     one_wire "$name"
     one_results+=("$(json_client "$name" encap "\"$one_encap\"" sha256_ok "$one_hash_ok" bytes_agree "$agree" \
@@ -194,7 +206,7 @@ one_compare() {
 one_wire() {
     local file native encapsulated ike
     file=$(node_dir "$1")/wire.pcap
-    capture_stop "$file" || wrong "the capture has holes, so it proves nothing: $(cat "$file.log")"
+    capture_stop "$file" || wrong "the capture has holes or ended early, so it proves nothing: $(cat "$file.log")"
     native=$(capture_count "$file" "$filter_native")
     encapsulated=$(capture_count "$file" "$filter_encapsulated")
     ike=$(capture_count "$file" "$filter_ike")
@@ -204,11 +216,38 @@ one_wire() {
     one_esp=$((native + encapsulated))
     one_encap=none
     ((encapsulated == 0)) || one_encap=udp
+    ((encapsulated == 0 || native == 0)) || one_encap=both
     say "on $1's wire: $native native ESP packets, $encapsulated in UDP 4500, $ike IKE messages"
     if ((one_esp > 0 && one_clear == 0)); then
         good "not one packet of the service in clear"
     else
         wrong "$one_clear packets of the service in clear, $one_esp in ESP"
+    fi
+    local said
+    said=$(appliance_show sas | jq -r --arg peer "$1.example" 'map(select(.peer == $peer) | .encap) | unique | join(" and ")')
+    if [[ $one_encap == "${peer_encap[$1]}" && $said == "$one_encap" ]]; then
+        good "every ESP packet ${peer_encap_words[$one_encap]}, and so says the appliance"
+    else
+        wrong "encapsulation must be ${peer_encap[$1]}; on the wire it is $one_encap, the appliance says ${said:-nothing}"
+    fi
+}
+
+# one_metrics — what Prometheus would read of the running appliance: well-formed, and the same as `show` says.
+one_metrics() {
+    local text said before after
+    before=$(appliance_show balance | jq .received)
+    text=$(appliance_metrics)
+    after=$(appliance_show balance | jq .received)
+    if ! said=$("$(promtool_path)" check metrics <<<"$text" 2>&1) || [[ -n $said ]]; then
+        wrong "promtool finds fault with the metrics: $said"
+        return
+    fi
+    local received=''
+    if [[ $text =~ $'\n'phalanx_received_packets_total\ ([0-9]+)$'\n' ]]; then received=${BASH_REMATCH[1]}; fi
+    if [[ -n $received ]] && ((received > 0 && before <= received && received <= after)); then
+        good "promtool has nothing to say about $(grep -c '^[^#]' <<<"$text") metrics; received packets: $(grouped "$received")"
+    else
+        wrong "the metrics count ${received:-no} received packets, \`phalanx show balance\` from $before to $after"
     fi
 }
 
@@ -217,6 +256,7 @@ one_books() {
     step "The appliance's books"
     local file
     file=$(node_dir web1)/wire.pcap
+    # It ended by itself, when it had enough.
     capture_stop "$file" || true
     if capture_holds "$file" "$one_path"; then
         good "on web1's wire, behind the appliance, the same search finds the request in clear"
@@ -229,18 +269,31 @@ one_books() {
     report_balance "$one_balance"
     report_drops "$one_drops"
     [[ $(jq .difference <<<"$one_balance") == 0 ]] || wrong "packets are unaccounted for"
+    one_metrics
 }
 
 one_stop() {
     step "Stopping the appliance"
-    local took client
+    local took client sas status
+    local -A before
+    for client in "${one_clients[@]}"; do
+        before[$client]=$(peer_sas "$client" | jq length)
+        ((before[$client] > 0)) || wrong "$client has no SAs even before"
+    done
     if ! took=$(appliance_stop) || ((took > 5000)); then
         wrong "it did not stop within 5 seconds"
         return
     fi
-    good "it stopped in $took ms"
+    status=$(node_status appliance1 phalanx || true)
+    if [[ $status == 0 ]]; then
+        good "it stopped in $took ms, exit code 0"
+    else
+        wrong "it stopped in $took ms, exit code ${status:-unknown}"
+    fi
     for client in "${one_clients[@]}"; do
-        if [[ $(peer_sas "$client") == '[]' ]]; then
+        if ! sas=$(peer_sas "$client"); then
+            wrong "$client does not answer, so nobody knows what it was told"
+        elif [[ $sas == '[]' ]]; then
             good "$client was told: its SAs are gone"
         else
             wrong "$client still has SAs"

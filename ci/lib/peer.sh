@@ -1,10 +1,12 @@
 # shellcheck shell=bash
 # The clients: strongSwan, as Debian ships it, in nodes of their own.
 
-# name → Debian suite, raw_esp, and what a newcomer should know about it.
+# name → Debian suite, raw_esp and what follows from it, and what a newcomer should know about it.
 declare -A peer_suite=([client1]=trixie [client2]=bookworm)
 declare -A peer_raw_esp=([client1]=yes [client2]=no)
+declare -A peer_encap=([client1]=none [client2]=udp)
 declare -A peer_address=([client1]=$client1_address [client2]=$client2_address)
+declare -A peer_encap_words=([none]="is native (IP protocol 50)" [udp]="is inside UDP port 4500")
 declare -A peer_about=(
     [client1]="on the open network, speaks native ESP (IP protocol 50)"
     [client2]="behind a NAT, speaks ESP inside UDP port 4500"
@@ -31,6 +33,8 @@ peer_start() {
     # The daemon's socket buffer holds some 90 packets and drops what comes beyond. A TCP window below that loses
     # none, so that both ends' counters can be compared to the byte.
     in_net "$name" sysctl -q -w net.ipv4.tcp_rmem="4096 65536 65536"
+    # One that was killed leaves its socket behind.
+    node_exec "$name" rm -f /run/charon.vici
     node_spawn "$name" charon charon-systemd
     if ! wait_until 15 node_exec "$name" test -S /run/charon.vici ||
         ! node_exec "$name" swanctl --load-all --noprompt >>"$log" 2>&1; then
@@ -46,9 +50,11 @@ peer_version() { node_exec "$1" swanctl --version --raw | sed -n 's/^strongSwan 
 peer_connect() { node_exec "$1" swanctl --initiate --child web --timeout 30 >>"$(node_dir "$1")/initiate.log" 2>&1; }
 
 # peer_sas NAME — a JSON array, one object for each CHILD_SA and direction: direction spi bytes packets, as the
-# client counts them: IP packets inside the tunnel.
+# client counts them: IP packets inside the tunnel. Fails when the client cannot tell: that is not an empty list.
 peer_sas() {
-    node_exec "$1" swanctl --list-sas --raw 2>/dev/null | grep -o '[^ {]* {name=[^{}]*}' | awk '
+    local raw
+    raw=$(node_exec "$1" swanctl --list-sas --raw 2>/dev/null) || return 1
+    { grep -o '[^ {]* {name=[^{}]*}' || (($? == 1)); } <<<"$raw" | awk '
         function say(direction, spi, bytes, packets) {
             printf "%s{\"direction\":\"%s\",\"spi\":\"0x%s\",\"bytes\":%s,\"packets\":%s}",
                 separator, direction, spi, bytes, packets
@@ -62,7 +68,7 @@ peer_sas() {
             say("in", field["spi-in"], field["bytes-in"], field["packets-in"])
             say("out", field["spi-out"], field["bytes-out"], field["packets-out"])
         }
-        END { print "]" }' || true
+        END { print "]" }'
 }
 
 # peer_tunnel NAME — JSON: what went through the client's tunnel device, over all SAs, as its kernel counted.
