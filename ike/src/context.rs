@@ -34,6 +34,8 @@ pub(crate) struct Context {
     pub(crate) spis: SpiPool,
     pub(crate) overlaps: OverlapIndex,
     pub(crate) kept: KeptResponses,
+    /// How many IKE SAs there are, the one at work included.
+    pub(crate) ike_sas: usize,
     pub(crate) counters: Counters,
     pub(crate) events: VecDeque<Event>,
     /// What a handled IKE SA wants done to others; empty between calls.
@@ -78,6 +80,7 @@ impl Context {
             secrets: Secrets::default(),
             spis: SpiPool::default(),
             overlaps: OverlapIndex::default(),
+            ike_sas: 0,
             counters: Counters::default(),
             events: VecDeque::new(),
             effects: Vec::new(),
@@ -110,6 +113,11 @@ impl Context {
     pub(crate) fn next_peer(&mut self) -> PeerId {
         self.last_peer += 1;
         PeerId(self.last_peer)
+    }
+
+    /// Whether an IKE SA may be replaced, which takes one more for a while.
+    pub(crate) fn has_room_for_successor(&self) -> bool {
+        self.ike_sas < self.config.limits.ike_sas_with_replaced()
     }
 
     /// A span shortened by chance by up to a tenth, so that SAs born together are not replaced together.

@@ -23,7 +23,7 @@ use crate::event::{Datagram, DownReason, Event};
 use crate::half_open::HalfOpenTable;
 use crate::initiator::Initiating;
 use crate::message::IkeSpi;
-use crate::sa::{IkeSa, Standing, Task};
+use crate::sa::{IkeSa, Lineage, Standing, Task};
 use crate::table::SaTable;
 
 /// All IKE SAs of one appliance.
@@ -109,7 +109,11 @@ impl Endpoint {
     fn apply_effects(&mut self) {
         while let Some(effect) = self.cx.effects.pop() {
             match effect {
-                Effect::Install(sa) => self.put_back(sa),
+                Effect::Install(sa) => {
+                    let lineage = sa.lineage.clone();
+                    self.put_back(sa);
+                    self.thin_out(&lineage);
+                }
                 Effect::Inherit { to, estate } => {
                     // It is there: a contender that ends is struck out in the IKE SA that it contends with.
                     self.with_sa(to, |sa, cx| sa.inherit(cx, estate));
@@ -126,9 +130,15 @@ impl Endpoint {
         }
     }
 
+    /// Takes out an IKE SA to be worked on.
+    fn take(&mut self, spi: IkeSpi) -> Option<Box<IkeSa>> {
+        self.cx.ike_sas = self.established.len();
+        self.established.take(spi)
+    }
+
     /// Works on one IKE SA.
     fn with_sa<R>(&mut self, spi: IkeSpi, work: impl FnOnce(&mut IkeSa, &mut Context) -> R) -> Option<R> {
-        let mut sa = self.established.take(spi)?;
+        let mut sa = self.take(spi)?;
         let result = work(&mut sa, &mut self.cx);
         self.put_back(sa);
         Some(result)
@@ -139,6 +149,25 @@ impl Endpoint {
     fn forget_all(&mut self, ours: &Identity, theirs: &Identity) {
         for spi in self.established.between(ours, theirs) {
             self.with_sa(spi, |sa, _| sa.finish(DownReason::InitialContact));
+        }
+    }
+
+    /// Ends the oldest IKE SAs between these identities in this connection, so that one more is not too many.
+    fn make_room(&mut self, ours: &Identity, theirs: &Identity, connection: &str) {
+        let most = self.cx.config.limits.ike_sas_per_identity.max(1);
+        let lineages = self.established.lineages(ours, theirs, connection);
+        let too_many = (lineages.len() + 1).saturating_sub(most);
+        for spi in lineages.into_iter().take(too_many).flatten() {
+            self.with_sa(spi, |sa, cx| sa.part(cx, DownReason::Deleted));
+        }
+    }
+
+    /// Ends the oldest IKE SAs that a lineage has left behind, if they have become too many.
+    fn thin_out(&mut self, lineage: &Lineage) {
+        let retired = self.established.retired_of(lineage);
+        let too_many = retired.len().saturating_sub(self.cx.config.limits.replaced_ike_sas.max(1));
+        for spi in retired.into_iter().take(too_many) {
+            self.with_sa(spi, |sa, cx| sa.part(cx, DownReason::Replaced));
         }
     }
 

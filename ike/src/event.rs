@@ -70,7 +70,7 @@ pub enum DownReason {
     Redundant,
     /// Its hard lifetime ended.
     Expired,
-    /// We were told to delete it.
+    /// We deleted it, as we were told to or to make room for newer ones of the same peer.
     Deleted,
     /// The peer started anew and said that it has no other (INITIAL_CONTACT).
     InitialContact,

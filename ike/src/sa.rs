@@ -228,6 +228,19 @@ impl IkeSa {
         self.expires_at = Some(cx.now + cx.config.timing.replaced_child);
     }
 
+    /// Whether it only waits to be deleted, having been replaced or having lost a collision.
+    pub(crate) fn is_retired(&self) -> bool {
+        match self.standing {
+            Standing::Replaced | Standing::Redundant => true,
+            Standing::Current | Standing::Contender { .. } => false,
+        }
+    }
+
+    /// The end of its life, if one is set.
+    pub(crate) fn expires_at(&self) -> Option<Instant> {
+        self.expires_at
+    }
+
     /// Rekeying failed; it is tried again, later each time.
     pub(crate) fn retry_rekeying(&mut self, cx: &mut Context) {
         self.rekey_failures = self.rekey_failures.saturating_add(1);

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use ipsec::sa::PeerId;
 use ipsec::time::Instant;
 
 use crate::config::Identity;
@@ -65,6 +66,28 @@ impl SaTable {
             .filter(|spi| self.by_spi.get(spi).is_some_and(|slot| slot.sa.is_between(local, remote)))
             .copied()
             .collect()
+    }
+
+    /// Our SPIs of the IKE SAs between these two identities in one connection, by lineage: the oldest first, since
+    /// peers are numbered as they come.
+    pub(crate) fn lineages(&self, local: &Identity, remote: &Identity, connection: &str) -> Vec<Vec<IkeSpi>> {
+        let mut lineages: BTreeMap<PeerId, Vec<IkeSpi>> = BTreeMap::new();
+        for spi in self.between(local, remote) {
+            let lineage = self.by_spi.get(&spi).map(|slot| &slot.sa.lineage);
+            if let Some(lineage) = lineage.filter(|lineage| *lineage.connection.name == *connection) {
+                lineages.entry(lineage.peer).or_default().push(spi);
+            }
+        }
+        lineages.into_values().collect()
+    }
+
+    /// Our SPIs of the IKE SAs that this lineage has left behind, the oldest first.
+    pub(crate) fn retired_of(&self, lineage: &Lineage) -> Vec<IkeSpi> {
+        let of_identity = self.by_identity.get(&lineage.remote_id).into_iter().flatten();
+        let sas = of_identity.filter_map(|spi| self.by_spi.get(spi).map(|slot| &slot.sa));
+        let mut retired: Vec<_> = sas.filter(|sa| sa.lineage.peer == lineage.peer && sa.is_retired()).collect();
+        retired.sort_by_key(|sa| (sa.expires_at(), sa.born));
+        retired.into_iter().map(|sa| sa.local_spi()).collect()
     }
 
     /// Our SPI of the IKE SA that this lineage uses.

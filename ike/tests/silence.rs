@@ -133,7 +133,9 @@ fn hostile_41_a_full_table_of_ike_sas_refuses_new_peers_and_serves_the_others() 
     pair.connect();
     let now = pair.now;
     assert!(pair.client.initiate(now, "home", "web", address(CLIENT), address(SERVER)).is_err());
-    let mut other = pair::endpoint(EndpointConfig::default(), 99, client_settings());
+    let stranger =
+        ike::config::ConnectionSettings { local_id: Some("other.example.com".parse().unwrap()), ..client_settings() };
+    let mut other = pair::endpoint(EndpointConfig::default(), 99, stranger);
     other.initiate(now, "home", "web", address("192.0.2.9:500"), address(SERVER)).unwrap();
     let tell = |pair: &mut Pair, other: &mut ike::Endpoint| {
         while let Some(sent) = other.poll_transmit() {

@@ -5,8 +5,15 @@ use core::time::Duration;
 /// Bounds on what strangers and peers can make us keep and do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// IKE SAs that have been authenticated.
+    /// IKE SAs that have been authenticated. Those that are being replaced keep a reserve: with them there may be an
+    /// eighth more.
     pub ike_sas: usize,
+    /// IKE SAs that one identity may begin in one connection and have at once, at least one. One more ends the oldest,
+    /// which is most likely one that the peer has forgotten: without this a single peer could take every place, and
+    /// with INITIAL_CONTACT it says itself that the others are gone. Raise it where many peers share an identity.
+    pub ike_sas_per_identity: usize,
+    /// IKE SAs of one peer that others have replaced and nobody has deleted yet, at least one. One more ends the oldest.
+    pub replaced_ike_sas: usize,
     /// IKE SAs between IKE_SA_INIT and IKE_AUTH, as responder.
     pub half_open: usize,
     /// From this many half-open IKE SAs on, everyone must return a cookie first.
@@ -40,6 +47,11 @@ pub struct Limits {
 }
 
 impl Limits {
+    /// IKE SAs, those included that others are about to replace. However small the table, one can be replaced.
+    pub(crate) fn ike_sas_with_replaced(&self) -> usize {
+        self.ike_sas + (self.ike_sas / 8).max(self.replaced_ike_sas.max(1))
+    }
+
     /// Requests of ours that may wait for one peer. An honest peer never lets so many gather.
     pub(crate) fn waiting_requests(&self) -> usize {
         self.children + self.replaced_children
@@ -50,6 +62,8 @@ impl Default for Limits {
     fn default() -> Limits {
         Limits {
             ike_sas: 16_384,
+            ike_sas_per_identity: 4,
+            replaced_ike_sas: 2,
             half_open: 4_096,
             cookie_threshold: 64,
             cookie_threshold_per_address: 8,

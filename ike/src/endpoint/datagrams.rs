@@ -7,6 +7,7 @@ use crate::channel::OpenError;
 use crate::counters::DropReason;
 use crate::error::Malformed;
 use crate::event::Datagram;
+use crate::exchange::auth::Proven;
 use crate::exchange::{auth, sa_init};
 use crate::initiator::{Initiating, Progress};
 use crate::kept::digest_of;
@@ -43,7 +44,7 @@ impl Endpoint {
             let progress = initiating.handle_datagram(&mut self.cx, header, datagram);
             return self.put_back_initiating(progress);
         }
-        match self.established.take(spi) {
+        match self.take(spi) {
             Some(mut sa) if sa.spis == header.spis => {
                 self.promote(&mut sa, header, datagram);
                 sa.handle_datagram(&mut self.cx, header, datagram);
@@ -97,21 +98,30 @@ impl Endpoint {
                 };
             }
         };
-        if self.established.len() >= self.cx.config.limits.ike_sas {
+        let verified = auth::verify(&self.cx, half_open, &opened, datagram);
+        let is_full = verified.as_ref().is_ok_and(|proven| !self.has_room_for(proven));
+        if is_full {
+            // Its half-open IKE SA stays, so that it gets in if there is room when it asks again.
             return self.cx.drop(DropReason::SaTableFull);
         }
         let Some(half_open) = self.half_open.remove(spi) else { return };
-        match auth::verify(&self.cx, &half_open, &opened, datagram) {
+        match verified {
             Ok(proven) => {
-                if proven.is_initial_contact() {
-                    let (ours, theirs) = proven.identities();
-                    self.forget_all(ours, theirs);
-                }
                 let sa = auth::accept(&mut self.cx, half_open, proven, &opened, header, datagram);
                 self.put_back(sa);
             }
             Err(refusal) => auth::refuse(&mut self.cx, half_open, &refusal, &opened, header, datagram),
         }
+    }
+
+    /// Whether there is room for the peer, once what it has too much of is gone.
+    fn has_room_for(&mut self, proven: &Proven<'_>) -> bool {
+        let (ours, theirs) = proven.identities();
+        if proven.is_initial_contact() {
+            self.forget_all(ours, theirs);
+        }
+        self.make_room(ours, theirs, proven.connection());
+        self.established.len() < self.cx.config.limits.ike_sas
     }
 
     fn give_up_half_open(&mut self, spi: IkeSpi) {

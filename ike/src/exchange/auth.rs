@@ -108,6 +108,11 @@ impl Proven<'_> {
         self.body.has(NotifyKind::INITIAL_CONTACT)
     }
 
+    /// The name of the connection that they fit.
+    pub(crate) fn connection(&self) -> &str {
+        &self.who.connection.name
+    }
+
     /// Ours, then the peer's.
     pub(crate) fn identities(&self) -> (&Identity, &Identity) {
         (&self.who.local_id, &self.who.remote_id)

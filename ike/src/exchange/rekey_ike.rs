@@ -97,6 +97,9 @@ pub(crate) fn respond(sa: &mut IkeSa, cx: &mut Context, body: &Body<'_>) -> Resu
     if sa.rival.is_some() {
         return Err(Refusal::TemporaryFailure("the IKE SA has been rekeyed by the same peer already"));
     }
+    if !cx.has_room_for_successor() {
+        return Err(Refusal::TemporaryFailure("no room for another IKE SA"));
+    }
     let offered = body.require_sa()?;
     let Some(chosen) = choose_ike(&sa.lineage.connection.proposals, offered, true) else {
         return Err(Refusal::NoProposalChosen("none of the offered IKE proposals is configured"));

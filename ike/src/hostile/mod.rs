@@ -4,6 +4,7 @@
 //! endpoints, stand beside the code they try and in `tests/`.
 
 mod auth;
+mod bounds;
 mod children;
 mod established;
 mod flood;

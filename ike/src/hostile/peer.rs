@@ -305,13 +305,16 @@ impl Peer {
         self.open(&answers[0].payload)
     }
 
-    /// Asks, and answers with nothing whatever the server asks in turn.
+    /// Asks, and answers with nothing whatever the server asks in turn on the same IKE SA.
     pub(super) fn converse(&mut self, server: &mut Server, exchange: ExchangeType, chain: &PayloadChain) -> Opened {
         let request = self.next_request(exchange, chain);
         let mut said = server.hear(self.at, &request);
         let mut answer = None;
         while let Some(datagram) = said.pop() {
             let header = Header::parse(&datagram.payload).unwrap();
+            if header.spis != self.spis {
+                continue;
+            }
             let opened = self.open(&datagram.payload);
             if header.is_response {
                 answer = Some(opened);

@@ -123,7 +123,12 @@ impl IkeSa {
     fn start(&mut self, cx: &mut Context, task: Task) -> Option<Request> {
         match task {
             Task::RekeyChild(inbound) => self.is_current().then(|| rekey_child::start(self, cx, inbound)).flatten(),
-            Task::RekeyIke => (self.is_current() && self.rival.is_none()).then(|| rekey_ike::start(self, cx)),
+            Task::RekeyIke if !self.is_current() || self.rival.is_some() => None,
+            Task::RekeyIke if !cx.has_room_for_successor() => {
+                self.retry_rekeying(cx);
+                None
+            }
+            Task::RekeyIke => Some(rekey_ike::start(self, cx)),
             Task::DeleteChild(inbound, reason) => {
                 let child = self.child_mut(inbound)?;
                 child.state = match child.state {
@@ -145,6 +150,14 @@ impl IkeSa {
         let Some(message) = self.seal(cx, header, &request.chain) else { return };
         self.outgoing.sent(cx.now, request.exchange, message.clone(), &cx.config.timing.retransmission);
         self.transmit_request(cx, message);
+    }
+
+    /// Ends it at once. The peer is told once, and no answer waited for: what goes to make room takes none.
+    pub(crate) fn part(&mut self, cx: &mut Context, reason: DownReason) {
+        if self.active.is_none() && self.end.is_none() {
+            self.send_request(cx, delete::start_ike(reason));
+        }
+        self.finish(reason);
     }
 
     /// To where the peer is, and to where it may be.
