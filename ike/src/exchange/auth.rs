@@ -128,6 +128,9 @@ pub(crate) fn verify<'a>(
 ) -> Result<Proven<'a>, Refusal> {
     let body = opened.body()?;
     let (who, psk) = authenticate(cx, half_open, &body, datagram)?;
+    // Without these the message is malformed, and no IKE SA comes of it (RFC 7296 §2.21.2).
+    body.require_sa()?;
+    body.require_selectors()?;
     Ok(Proven { body, who, psk })
 }
 
@@ -162,7 +165,7 @@ pub(crate) fn refuse(
     datagram: &Datagram,
 ) {
     cx.report_refusal(datagram.remote, None, refusal);
-    cx.counters.authentication_failed += 1;
+    cx.counters.authentication_failed += u64::from(matches!(refusal, Refusal::AuthenticationFailed(_)));
     let reply = header.reply(half_open.spis.responder);
     if let Ok(response) = half_open.channel.seal(reply, &refusal.to_chain(), &cx.config.limits) {
         cx.kept.keep(cx.now, opened.digest(), response.clone());

@@ -4,8 +4,8 @@ use super::peer::{CLIENT, Peer, Server, address, cleartext, error_in, ike_propos
 use crate::config::Limits;
 use crate::counters::DropReason;
 use crate::message::payload::{
-    AuthMethod, KeyExchange, NotifyKind, Payload, PayloadKind, Proposal, ProtocolId, SaPayload, TrafficSelectors,
-    Transform, TransformKind,
+    AuthMethod, KeyExchange, NotifyKind, Payload, PayloadKind, Proposal, ProtocolId, RawPayloads, SaPayload,
+    TrafficSelectors, Transform, TransformKind,
 };
 use crate::message::{ExchangeType, PayloadChain};
 use crate::proposal::offer_ike;
@@ -51,6 +51,35 @@ fn hostile_02_payload_lengths_that_lie_are_dropped_before_and_answered_after_aut
     assert_eq!(error, Some(NotifyKind::INVALID_SYNTAX));
     assert_eq!(server.endpoint.occupancy().ike_sas, 0, "the IKE SA cannot go on");
     assert_eq!(server.children_left(), 0);
+}
+
+/// Two payloads, the second of which says that it is `length` octets long. It is 14.
+fn lying(length: u16) -> PayloadChain {
+    let vendor = Payload::Opaque { kind: PayloadKind::VendorId, body: &[0x5a; 10] };
+    let chain = PayloadChain::new().with(&vendor).with(&vendor);
+    chain.changed(|octets| octets[16..18].copy_from_slice(&length.to_be_bytes()))
+}
+
+#[test]
+fn hostile_02_payload_lengths_that_lie_inside_the_encrypted_payload_are_invalid_syntax() {
+    for length in [0, 1, 2, 3, 13, 15, 200, 65_535] {
+        let mut server = Server::new();
+        let mut peer = Peer::new(20);
+        peer.begin(&mut server);
+        let error = peer.ask_for_error(&mut server, ExchangeType::IkeAuth, &lying(length));
+        assert_eq!(error, Some(NotifyKind::INVALID_SYNTAX), "{length} in IKE_AUTH");
+        for (seed, exchange) in [(21, ExchangeType::Informational), (22, ExchangeType::CreateChildSa)] {
+            let mut peer = Peer::connected(&mut server, seed);
+            let error = peer.ask_for_error(&mut server, exchange, &lying(length));
+            assert_eq!(error, Some(NotifyKind::INVALID_SYNTAX), "{length} in {exchange}");
+        }
+        assert!(server.endpoint.is_idle() && server.children_left() == 0);
+    }
+    // It is the length that was wrong.
+    let mut server = Server::new();
+    let mut peer = Peer::connected(&mut server, 22);
+    assert_eq!(peer.ask_for_error(&mut server, ExchangeType::Informational, &lying(14)), None);
+    assert_eq!(server.endpoint.occupancy().ike_sas, 1);
 }
 
 #[test]
@@ -155,6 +184,42 @@ fn hostile_06_missing_and_double_payloads_of_ike_sa_init_are_invalid_syntax() {
         let answers = server.hear(peer.at, &chain.into_message(peer.init_header()));
         assert_eq!(error_in(&answers), Some((NotifyKind::INVALID_SYNTAX, Vec::new())));
         assert_nothing_kept(&server);
+    }
+}
+
+#[test]
+fn hostile_06_missing_and_double_payloads_of_ike_auth_are_invalid_syntax() {
+    const PAYLOADS: usize = 6;
+    // Each left out, each doubled; and none of both.
+    for (times, odd) in [0, 2].into_iter().flat_map(|times| (0..PAYLOADS).map(move |odd| (times, odd))).chain([(1, 0)])
+    {
+        let mut server = Server::new();
+        let mut peer = Peer::new(9);
+        peer.begin(&mut server);
+        let whole = with_child(peer.proof(super::peer::PSK, AuthMethod::SHARED_KEY), 0x100, "10.0.0.1/32");
+        let ours = "gw.example.com".parse::<crate::config::Identity>().unwrap().to_payload_body();
+        let idr = Payload::Opaque { kind: PayloadKind::IdResponder, body: &ours };
+        let whole = whole.with(&idr);
+        let links = RawPayloads::new(whole.first(), whole.bytes()).map(Result::unwrap).enumerate();
+        let mut chain = PayloadChain::new();
+        let mut kind = PayloadKind::Auth;
+        for (at, link) in links {
+            assert!(at < PAYLOADS);
+            kind = if at == odd { link.kind } else { kind };
+            let opaque = Payload::Opaque { kind: link.kind, body: link.body };
+            (0..if at == odd { times } else { 1 }).for_each(|_| chain.push(&opaque));
+        }
+        let error = peer.ask_for_error(&mut server, ExchangeType::IkeAuth, &chain);
+        let expected = match (times, kind) {
+            (1, _) | (0, PayloadKind::IdResponder) => None,
+            // Without AUTH the peer asks for EAP (RFC 7296 §2.16), which is well-formed and not to be had.
+            (0, PayloadKind::Auth) => Some(NotifyKind::AUTHENTICATION_FAILED),
+            (_, _) => Some(NotifyKind::INVALID_SYNTAX),
+        };
+        assert_eq!(error, expected, "{kind} {times} times");
+        let stands = usize::from(expected.is_none());
+        let occupancy = server.endpoint.occupancy();
+        assert_eq!((occupancy.ike_sas, occupancy.half_open, occupancy.esp_spis), (stands, 0, stands), "{kind} {times}");
     }
 }
 
