@@ -10,5 +10,6 @@ mod established;
 mod flood;
 mod framing;
 mod initiating;
+mod nonces;
 mod peer;
 mod random;
