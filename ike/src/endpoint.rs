@@ -171,6 +171,14 @@ impl Endpoint {
         }
     }
 
+    /// Works on every IKE SA.
+    #[cfg(test)]
+    pub(crate) fn each_sa(&mut self, work: impl Fn(&mut IkeSa)) {
+        for spi in self.established.spis() {
+            self.with_sa(spi, |sa, _| work(sa));
+        }
+    }
+
     fn close_all(&mut self, reason: DownReason) {
         for spi in self.established.spis() {
             self.with_sa(spi, |sa, _| {

@@ -8,7 +8,7 @@ use crate::kept::{RequestDigest, digest_of};
 use crate::message::ExchangeType;
 
 /// From here on the IKE SA must be replaced: message IDs never wrap (RFC 7296 §2.2).
-const NEARLY_USED_UP: u32 = u32::MAX - 0x1_0000;
+pub(crate) const NEARLY_USED_UP: u32 = u32::MAX - 0x1_0000;
 
 /// The peer's requests: which comes next, and what the last one was answered with.
 pub(crate) struct Incoming {

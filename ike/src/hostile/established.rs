@@ -7,8 +7,9 @@ use super::peer::{PEER_ESP, PSK, Peer, Server, address, settings};
 use crate::config::{ConnectionSettings, Limits};
 use crate::counters::DropReason;
 use crate::event::{DownReason, NATT_PORT};
-use crate::message::payload::{Delete, Notify, NotifyKind, Payload, PayloadKind};
+use crate::message::payload::{Delete, Notify, NotifyKind, Payload, PayloadKind, ProtocolId};
 use crate::message::{ExchangeType, HEADER_LEN, Header, PayloadChain};
+use crate::window::NEARLY_USED_UP;
 use crate::{Event, nat};
 
 const INFO: ExchangeType = ExchangeType::Informational;
@@ -59,6 +60,78 @@ fn hostile_24_a_request_under_an_old_number_but_with_other_content_is_dropped() 
     let other = peer.seal(header, &PayloadChain::new().with(&Payload::Delete(Delete::IKE_SA)));
     assert!(server.hear(peer.at, &other).is_empty());
     assert_eq!(server.children_left(), 1);
+}
+
+/// Whether it asks for a new IKE SA.
+fn is_rekeying(peer: &mut Peer, request: &[u8]) -> bool {
+    let opened = peer.open(request);
+    let body = opened.body().unwrap();
+    Header::parse(request).unwrap().exchange == ExchangeType::CreateChildSa
+        && body.sa.is_some_and(|sa| sa.proposals[0].protocol == ProtocolId::IKE)
+}
+
+#[test]
+fn hostile_24_an_ike_sa_whose_numbers_come_to_their_end_is_replaced_in_time() {
+    // By the peer's numbers: nothing until they are nearly used up.
+    let mut server = Server::new();
+    let mut peer = Peer::connected(&mut server, 17);
+    server.endpoint.each_sa(|sa| sa.renumber(NEARLY_USED_UP - 2, 0));
+    peer.next = NEARLY_USED_UP - 2;
+    peer.ask(&mut server, INFO, &PayloadChain::new());
+    let request = peer.next_request(INFO, &PayloadChain::new());
+    let said = server.hear(peer.at, &request);
+    assert_eq!(said.len(), 2);
+    assert!(is_rekeying(&mut peer, &said[1].payload));
+    // Asked once, whatever else the peer says meanwhile.
+    peer.ask(&mut server, INFO, &PayloadChain::new());
+
+    // By our own.
+    let mut server = Server::new();
+    let mut peer = Peer::connected(&mut server, 18);
+    server.endpoint.each_sa(|sa| sa.renumber(2, NEARLY_USED_UP - 2));
+    peer.next = 2;
+    for last in [false, true] {
+        let child = peer.create_child(PEER_ESP + 1 + u32::from(last), "10.0.0.1/32");
+        peer.ask(&mut server, ExchangeType::CreateChildSa, &child);
+        let child = *server.children_up().last().unwrap();
+        server.endpoint.delete_child(server.now, child).unwrap();
+        let sent = server.drain().remove(0).payload;
+        let answer = peer.empty_answer(&sent);
+        let said = server.hear(peer.at, &answer);
+        assert_eq!(said.iter().any(|datagram| is_rekeying(&mut peer, &datagram.payload)), last);
+    }
+}
+
+#[test]
+fn hostile_24_the_last_number_of_all_is_good_for_one_request() {
+    let mut server = Server::new();
+    let mut peer = Peer::connected(&mut server, 19);
+    server.endpoint.each_sa(|sa| sa.renumber(u32::MAX, u32::MAX));
+    let header = peer.header(INFO, u32::MAX);
+    let last = peer.seal(header, &PayloadChain::new());
+    let answer = server.hear(peer.at, &last).remove(0);
+    // We cannot ask for a new IKE SA any more either: this one is over, and its last words are kept.
+    assert!(server.endpoint.is_idle());
+    assert_eq!(server.hear(peer.at, &last), [answer]);
+}
+
+#[test]
+fn hostile_24_a_captured_request_under_the_last_number_is_not_done_again() {
+    let mut server = Server::new();
+    let mut peer = Peer::connected(&mut server, 20);
+    server.endpoint.each_sa(|sa| sa.renumber(u32::MAX, 0));
+    let header = peer.header(ExchangeType::CreateChildSa, u32::MAX);
+    let chain = peer.create_child(PEER_ESP + 1, "10.0.0.1/32");
+    let last = peer.seal(header, &chain);
+    let answer = server.hear(peer.at, &last).remove(0);
+    assert_eq!(server.children_left(), 2);
+    assert_eq!(server.hear(peer.at, &last), [answer]);
+    for message_id in [0, 1, u32::MAX - 1, u32::MAX] {
+        let header = peer.header(INFO, message_id);
+        let request = peer.seal(header, &PayloadChain::new().with(&Payload::Delete(Delete::IKE_SA)));
+        assert!(server.hear(peer.at, &request).is_empty());
+    }
+    assert_eq!((server.children_left(), server.dropped(DropReason::OldMessageId)), (2, 4));
 }
 
 #[test]

@@ -99,6 +99,13 @@ impl IkeSa {
         }
     }
 
+    /// As if so many requests had gone each way.
+    #[cfg(test)]
+    pub(crate) fn renumber(&mut self, theirs: u32, ours: u32) {
+        self.incoming = crate::window::Incoming::starting_at(theirs);
+        self.outgoing = crate::window::Outgoing::starting_at(ours);
+    }
+
     /// Asks for a new IKE SA before message IDs are used up.
     pub(crate) fn watch_message_ids(&mut self) {
         let used_up = self.incoming.is_nearly_used_up() || self.outgoing.is_nearly_used_up();
