@@ -69,8 +69,8 @@ impl Subject {
         }
     }
 
-    /// A window without a drop.
-    fn window(&mut self, case: &Case, span: Duration) -> Result<Window, Fault> {
+    /// Adds a window without a drop to what was seen.
+    fn window(&mut self, case: &Case, span: Duration, seen: &mut Seen) -> Result<(), Fault> {
         let (mut drops, mut reasons) = (0, String::new());
         for _ in 0..ATTEMPTS {
             self.run(WARM_UP)?;
@@ -78,8 +78,11 @@ impl Subject {
             let window = self.run(span)?;
             drops = self.drops() - before;
             if drops == 0 && window.delivered > 0 {
-                return Ok(window);
+                seen.windows.push(window);
+                seen.drops += drops;
+                return Ok(());
             }
+            seen.discarded += 1;
             reasons = self.reasons();
         }
         Err(Fault::Invalid { bench: self.name(case), drops, attempts: ATTEMPTS, reasons })
@@ -100,6 +103,17 @@ impl Subject {
     }
 }
 
+/// What was measured of one subject.
+#[derive(Debug, Default)]
+struct Seen {
+    /// The windows that count.
+    windows: Vec<Window>,
+    /// Packets dropped within them.
+    drops: u64,
+    /// Windows that did not count.
+    discarded: usize,
+}
+
 /// How much is measured.
 #[derive(Debug, Clone, Copy)]
 pub struct Effort {
@@ -117,17 +131,16 @@ pub struct Effort {
 /// [`Fault`].
 pub fn run(ground: Ground, case: &Case, engines: &[Engine], effort: Effort) -> Result<Vec<Row>, Fault> {
     let mut subjects = subjects(ground, case, engines, effort.baselines)?;
-    let mut seen: Vec<Vec<Window>> = subjects.iter().map(|_| Vec::new()).collect();
+    let mut seen: Vec<Seen> = subjects.iter().map(|_| Seen::default()).collect();
     for turn in 0..effort.windows {
         // Each turn begins with another one, so that nobody always runs behind the same neighbour.
         for offset in 0..subjects.len() {
             let at = (turn + offset) % subjects.len();
-            let window = subjects[at].window(case, effort.span)?;
-            seen[at].push(window);
+            subjects[at].window(case, effort.span, &mut seen[at])?;
         }
     }
-    let io = seen[0].clone();
-    Ok(subjects.iter().zip(&seen).map(|(subject, windows)| row(ground, case, subject, windows, &io)).collect())
+    let io = &seen[0].windows;
+    Ok(subjects.iter().zip(&seen).map(|(subject, seen)| row(ground, case, subject, seen, io)).collect())
 }
 
 /// Baselines first: ratios are taken to the first.
@@ -154,7 +167,8 @@ fn subjects(ground: Ground, case: &Case, engines: &[Engine], baselines: bool) ->
     Ok(subjects)
 }
 
-fn row(ground: Ground, case: &Case, subject: &Subject, windows: &[Window], io: &[Window]) -> Row {
+fn row(ground: Ground, case: &Case, subject: &Subject, seen: &Seen, io: &[Window]) -> Row {
+    let windows = &seen.windows;
     let rates = || windows.iter().map(Window::packets_per_second);
     let pps = median(rates());
     let ratios = rates().zip(io).map(|(rate, io)| rate / io.packets_per_second());
@@ -177,7 +191,8 @@ fn row(ground: Ground, case: &Case, subject: &Subject, windows: &[Window], io: &
         ratio_to_io: median(ratios),
         windows: windows.len(),
         delivered: windows.iter().map(|window| window.delivered).sum(),
-        drops: 0,
+        drops: seen.drops,
+        windows_discarded: seen.discarded,
         spread: spread / pps,
     }
 }

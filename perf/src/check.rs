@@ -62,16 +62,19 @@ impl Clients {
         let expected_start = ether(NETWORK_MAC, ROUTER_MAC, &[]);
         let (start, packet) = frame.split_at_checked(ETHERNET_LEN).ok_or("no whole Ethernet header")?;
         equal("the Ethernet header", start, &expected_start)?;
-        let esp = outer(packet, outer_address(sample.sa))?;
+        let (outer, esp) = packet.split_at_checked(ipv4::HEADER_LEN).ok_or("no whole outer header")?;
         let (header, iv, sealed) = esp_parts(esp).ok_or("ESP is truncated")?;
         let spi_expected = spi_out(sample.sa).to_be_bytes();
         equal("the SPI", &header[..4], &spi_expected)?;
-        self.note(sample.sa, header, iv)?;
+        let sequence = self.note(sample.sa, header, iv)?;
+        let outer_expected = outer_header(outer_address(sample.sa), &sample.inner, sequence, esp.len());
+        equal("the outer header", outer, &outer_expected)?;
         let plain = open(spi_out(sample.sa), header, iv, sealed)?;
         equal("the inner packet", inner_of(&plain)?, &a_hop_later(&sample.inner))
     }
 
-    fn note(&mut self, sa: usize, header: [u8; ESP_HEADER_LEN], iv: [u8; IV_LEN]) -> Result<(), String> {
+    /// The sequence number, if it and the IV are new.
+    fn note(&mut self, sa: usize, header: [u8; ESP_HEADER_LEN], iv: [u8; IV_LEN]) -> Result<u32, String> {
         let sequence = u32::from_be_bytes([header[4], header[5], header[6], header[7]]);
         let last = self.last_sequence.insert(sa, sequence).unwrap_or(0);
         if sequence <= last {
@@ -80,22 +83,31 @@ impl Clients {
         if !self.ivs.insert((sa, iv)) {
             return Err(format!("the IV {iv:02x?} a second time"));
         }
-        Ok(())
+        Ok(sequence)
     }
 }
 
-/// Checks the outer IPv4 header; what it carries.
-fn outer(packet: &[u8], remote: Ipv4Addr) -> Result<&[u8], String> {
-    let ip = ipv4::Packet::new_checked(packet).map_err(|error| format!("outer header: {error}"))?;
-    let found = (ip.src(), ip.dst(), ip.protocol(), ip.ttl(), ip.header_len(), ip.total_len());
-    let expected = (DVIPA, remote, protocol::ESP, 64, ipv4::HEADER_LEN, packet.len());
-    if found != expected {
-        return Err(format!("outer header {found:?} instead of {expected:?}"));
-    }
-    if !ip.verify_checksum() {
-        return Err("the outer header's checksum is wrong".to_owned());
-    }
-    Ok(&packet[ipv4::HEADER_LEN..])
+/// The outer IPv4 header around this inner packet, every byte of it: differentiated services, congestion mark and
+/// don't-fragment are the inner packet's (RFC 4301 §5.1.2.1, RFC 6040 §4.1), and the identification is the low half of
+/// the sequence number, so that two fragmented packets of an SA that share one are 65,536 packets apart.
+fn outer_header(remote: Ipv4Addr, inner: &[u8], sequence: u32, payload_len: usize) -> Vec<u8> {
+    let inner = ipv4::Packet::new_unchecked(inner);
+    let header = ipv4::Repr {
+        src: DVIPA,
+        dst: remote,
+        protocol: protocol::ESP,
+        dscp: inner.dscp(),
+        ecn: inner.ecn(),
+        identification: sequence as u16,
+        dont_fragment: inner.dont_fragment(),
+        more_fragments: false,
+        fragment_offset: 0,
+        ttl: 64,
+        payload_len,
+    };
+    let mut bytes = vec![0; ipv4::HEADER_LEN];
+    header.emit(&mut ipv4::Packet::new_unchecked(&mut bytes[..]));
+    bytes
 }
 
 /// SPI and number, IV, ciphertext with ICV.
@@ -143,6 +155,8 @@ fn equal(what: &str, found: &[u8], expected: &[u8]) -> Result<(), String> {
 mod tests {
     use super::*;
     use ipsec::engine::{EngineChoice, select};
+    use ipsec::iv::{IvGenerator, SenderNumber};
+    use ipsec::outbound::{OutboundSa, OuterPolicy};
 
     fn case(direction: Direction) -> Case {
         Case { direction, size_bytes: 64, sas: 2, replay_window_packets: 128 }
@@ -168,6 +182,45 @@ mod tests {
             let fault = check("in", &case, &round, &damaged).unwrap_err();
             assert!(matches!(fault, Fault::Mismatch { packet: 5, .. }), "byte {at}: {fault}");
         }
+    }
+
+    /// A round as the appliance sends it, in ESP.
+    fn sealed(case: &Case, round: &[Sample]) -> Vec<Vec<u8>> {
+        let engine = select(EngineChoice::Auto).unwrap().engine;
+        let end = |sa| OutboundSa::new(case.appliance_outbound(sa, engine).unwrap(), 1, OuterPolicy::default());
+        let mut sas: Vec<OutboundSa> = (0..case.sas).map(end).collect();
+        let mut ivs = IvGenerator::new(SenderNumber(7));
+        let mut seal = |sample: &Sample| {
+            let (sa, inner) = (&mut sas[sample.sa], a_hop_later(&sample.inner));
+            let room = sa.shared().overhead(inner.len());
+            let mut packet = [vec![0; room.before], inner.clone(), vec![0; room.after]].concat();
+            let _sealed = sa.encapsulate(&mut ivs, &mut packet, inner.len()).unwrap();
+            ether(NETWORK_MAC, ROUTER_MAC, &packet)
+        };
+        round.iter().map(&mut seal).collect()
+    }
+
+    #[test]
+    fn no_byte_of_a_sealed_frame_may_differ() {
+        let (case, round) = (case(Direction::Outbound), round(Direction::Outbound));
+        let sent = sealed(&case, &round);
+        check("out", &case, &round, &sent).unwrap();
+        for at in 0..sent[5].len() {
+            let mut damaged = sent.clone();
+            damaged[5][at] ^= 1;
+            let fault = check("out", &case, &round, &damaged).unwrap_err();
+            assert!(matches!(fault, Fault::Mismatch { packet: 5, .. }), "byte {at}: {fault}");
+        }
+    }
+
+    #[test]
+    fn what_an_outer_header_takes_over_differs_from_packet_to_packet() {
+        let (case, round) = (case(Direction::Outbound), round(Direction::Outbound));
+        let sent = sealed(&case, &round);
+        let kinds = |at: usize, mask: u8| sent.iter().map(|frame| frame[at] & mask).collect::<BTreeSet<_>>().len();
+        assert_eq!(kinds(ETHERNET_LEN + 1, 0xfc), 3, "differentiated services");
+        assert_eq!(kinds(ETHERNET_LEN + 1, 0x03), 4, "congestion marks");
+        assert_eq!(kinds(ETHERNET_LEN + 6, 0x40), 2, "don't fragment");
     }
 
     #[test]

@@ -115,7 +115,7 @@ impl Case {
         };
         let payload_len = self.size_bytes - ipv4::HEADER_LEN - udp::HEADER_LEN;
         let payload: Vec<u8> = (0..payload_len).map(|at| (number.wrapping_mul(31) + at * 7) as u8).collect();
-        udp_packet(ends[0], ends[1], &payload)
+        udp_packet(ends[0], ends[1], Traits::of(flow), &payload)
     }
 
     /// The appliance's half of an SA towards itself.
@@ -224,15 +224,28 @@ fn host(address: Ipv4Addr) -> Result<TrafficSelector, Fault> {
     format!("{address}/32").parse().map_err(Fault::setup)
 }
 
-fn udp_packet(from: (Ipv4Addr, u16), to: (Ipv4Addr, u16), payload: &[u8]) -> Vec<u8> {
+/// What the outer header takes over from the inner one: each flow has its own, so that what is taken over is seen.
+struct Traits {
+    dscp: u8,
+    ecn: u8,
+    dont_fragment: bool,
+}
+
+impl Traits {
+    fn of(flow: usize) -> Traits {
+        Traits { dscp: [0, 46, 8][flow % 3], ecn: (flow % 4) as u8, dont_fragment: flow % 8 < 5 }
+    }
+}
+
+fn udp_packet(from: (Ipv4Addr, u16), to: (Ipv4Addr, u16), traits: Traits, payload: &[u8]) -> Vec<u8> {
     let header = ipv4::Repr {
         src: from.0,
         dst: to.0,
         protocol: protocol::UDP,
-        dscp: 0,
-        ecn: 0,
+        dscp: traits.dscp,
+        ecn: traits.ecn,
         identification: 0,
-        dont_fragment: true,
+        dont_fragment: traits.dont_fragment,
         more_fragments: false,
         fragment_offset: 0,
         ttl: TTL,

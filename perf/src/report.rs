@@ -29,8 +29,10 @@ pub struct Row {
     pub windows: usize,
     /// Packets that came to their end in these windows.
     pub delivered: u64,
-    /// Packets dropped in these windows: 0, or they would not count.
+    /// Packets dropped in these windows, as counted: 0, or they would not count.
     pub drops: u64,
+    /// Windows that were repeated, since a packet was dropped in them or none delivered.
+    pub windows_discarded: usize,
     /// How far the windows' rates lie apart: (largest − smallest) / median.
     pub spread: f64,
 }
@@ -49,8 +51,19 @@ impl Format {
     pub fn head(self) {
         if self == Format::Table {
             println!(
-                "{:<7} {:<3} {:>5} {:>4} {:<11} {:<8} {:>6} {:>9} {:>8} {:>8} {:>7}",
-                "bench", "dir", "bytes", "sas", "cipher", "engine", "window", "Mpps", "cycles", "of io", "spread"
+                "{:<7} {:<3} {:>5} {:>4} {:<11} {:<8} {:>6} {:>9} {:>8} {:>8} {:>7} {:>9}",
+                "bench",
+                "dir",
+                "bytes",
+                "sas",
+                "cipher",
+                "engine",
+                "window",
+                "Mpps",
+                "cycles",
+                "of io",
+                "spread",
+                "discarded"
             );
         }
     }
@@ -60,7 +73,7 @@ impl Format {
         match self {
             Format::Json => println!("{}", serde_json::to_string(row)?),
             Format::Table => println!(
-                "{:<7} {:<3} {:>5} {:>4} {:<11} {:<8} {:>6} {:>9.3} {:>8.1} {:>8.3} {:>6.1}%",
+                "{:<7} {:<3} {:>5} {:>4} {:<11} {:<8} {:>6} {:>9.3} {:>8.1} {:>8.3} {:>6.1}% {:>9}",
                 row.bench,
                 row.direction,
                 row.size_bytes,
@@ -71,7 +84,8 @@ impl Format {
                 row.pps / 1e6,
                 row.cycles_per_packet,
                 row.ratio_to_io,
-                100.0 * row.spread
+                100.0 * row.spread,
+                row.windows_discarded
             ),
         }
         Ok(())
