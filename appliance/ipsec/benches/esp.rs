@@ -5,6 +5,10 @@
 //! caches and the other half of a core). "open" and "encapsulate" need a fresh packet each time: take what "copy" costs
 //! off them.
 //!
+//! The appliance's data path looks each packet's SA up, peeks into it and opens it before it turns to the next: its are
+//! "peek" and "open". "open, a burst prepared ahead" and the SAD's "burst of 32" are what a data path would pay that
+//! takes each step for a whole burst, which nothing in the appliance does yet. `perf/run` measures the appliance itself.
+//!
 //! `cargo bench -p ipsec --features ipsec-mb --bench esp`
 
 #![allow(clippy::unwrap_used, reason = "a benchmark that cannot start shall stop")]
