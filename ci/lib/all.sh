@@ -2,6 +2,8 @@
 # Everything, in the order in which one thing needs another.
 # shellcheck source=common.sh
 . "${BASH_SOURCE[0]%/*}/common.sh"
+# shellcheck source=edit.sh
+. "$PHALANX_LIB/edit.sh"
 # shellcheck source=install.sh
 . "$PHALANX_LIB/install.sh"
 # shellcheck source=promtool.sh

@@ -103,9 +103,7 @@ fault_replay_forgotten() {
     step "A datagram whose connection is forgotten is sent again, from another UDP port"
     local file port before first again
     file=$(node_dir router)/datagram.pcap
-    in_net web1 nft add table ip fault
-    in_net web1 nft add chain ip fault input '{ type filter hook input priority 0; }'
-    in_net web1 nft add rule ip fault input udp dport 9 drop
+    datagrams_unheard
     fresh_sas client2
     before=$(handed_over)
     record client2 "$file" node_exec client2 bash -c "echo once >/dev/udp/$dvipa/9"
@@ -125,10 +123,17 @@ fault_replay_forgotten() {
     done
     must "it came once, by one queue" test "$first" -eq 0 -o "$first" -eq 1
     must "a copy came by the other queue" test "$((first + again))" -eq 1
-    in_net web1 nft delete table ip fault
+    datagrams_heard
     must "client2 goes on" fetches client2
 }
 handed_over() { appliance_show cores | jq 'map(.handed_over) | add'; }
+# Nobody answers there, in words either: an ICMP error is an answer, too.
+datagrams_unheard() {
+    in_net web1 nft add table ip fault
+    in_net web1 nft add chain ip fault input '{ type filter hook input priority 0; }'
+    in_net web1 nft add rule ip fault input udp dport 9 drop
+}
+datagrams_heard() { in_net web1 nft delete table ip fault; }
 datagram_forgotten() { [[ $(appliance_show connections | jq 'map(select(.protocol == "udp")) | length') == 0 ]]; }
 datagram_port() { tcpdump -n -r "$1" -c 1 2>/dev/null | sed -n 's/.*IP [0-9.]*\.\([0-9]*\) > .*/\1/p'; }
 

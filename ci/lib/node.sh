@@ -48,6 +48,8 @@ node_spawn() {
     local name=$1 label=$2 dir
     shift 2
     dir=$(node_dir "$name")
+    # Of an earlier start, it would be taken for this one's.
+    rm -f "$dir/$label.pid"
     # shellcheck disable=SC2016  # expands inside the node
     node_exec "$name" setsid sh -c '"$@" 3>&- 4>&- & echo $! >&3; exec 3>&-; wait $!; echo $? >&4' "$label" "$@" \
         3>"$dir/$label.pid" 4>"$dir/$label.status" >>"$dir/$label.log" 2>&1 </dev/null {demo_lock}>&- &
