@@ -6,8 +6,8 @@
 //! A 5-tuple belongs to one peer at a time, the first that spoke on it: application hosts cannot tell two peers with the
 //! same inner address apart, so a second one would read what the first was told.
 
-use crate::index::HashIndex;
 use core::time::Duration;
+use ipsec::bucket_index::BucketIndex;
 use ipsec::esp::Authentic;
 use ipsec::sa::PeerId;
 use ipsec::time::Instant;
@@ -92,6 +92,9 @@ const TCP: u8 = 6;
 /// Slots that one call of [`Connections::list`] looks at: a large empty table must not stall its core.
 pub const LISTED_AT_ONCE: usize = 4_096;
 
+/// How far an entry may lie from its home in the index: no lookup takes longer, whatever connections clients open.
+const REACH_BUCKETS: usize = 8;
+
 const _: () = assert!(size_of::<Option<Connection>>() <= 64);
 
 /// Why a client's packet belongs to no connection.
@@ -114,7 +117,7 @@ enum Side {
 pub struct Connections {
     entries: Box<[Option<Connection>]>,
     free: Vec<u32>,
-    index: HashIndex,
+    index: BucketIndex,
     hand: usize,
     timeouts: Timeouts,
 }
@@ -125,7 +128,7 @@ impl Connections {
         Connections {
             entries: vec![None; capacity].into_boxed_slice(),
             free: (0..capacity as u32).rev().collect(),
-            index: HashIndex::new(capacity),
+            index: BucketIndex::with_reach(capacity, REACH_BUCKETS),
             hand: 0,
             timeouts,
         }

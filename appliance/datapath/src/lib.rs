@@ -24,7 +24,6 @@ pub mod forwarding;
 pub mod handover;
 pub mod idle;
 mod inbound;
-pub mod index;
 pub mod mailbox;
 pub mod mapping;
 pub mod memory;

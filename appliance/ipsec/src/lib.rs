@@ -14,6 +14,7 @@
 //! buffers are arguments. It knows nothing of DPDK, IKE or clusters.
 #![forbid(unsafe_code)]
 
+pub mod bucket_index;
 pub mod cipher;
 pub mod ecn;
 pub mod engine;
