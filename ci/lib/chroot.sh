@@ -58,14 +58,16 @@ chroot_finish() {
 }
 
 # chroot_make SUITE MIRROR — runs as root; debootstrap's own mounts and processes live and die with its namespaces.
-chroot_make() {
-    local suite=$1 mirror=$2 tree fresh log proxy=''
+chroot_make() (
+    suite=$1 mirror=$2 proxy=''
     tree=$(chroot_path "$suite")
     exec {lock}>"$PHALANX_CACHE/.$suite.lock"
     flock "$lock"
-    [[ -d $tree ]] && return 0
+    [[ ! -d $tree ]] || exit 0
     rm -rf "$PHALANX_CACHE/.$suite".making.*
     fresh=$(mktemp -d "$PHALANX_CACHE/.$suite.making.XXXXXX")
+    trap 'rm -rf "$fresh"' EXIT
+    trap 'exit 143' TERM
     log=$PHALANX_CACHE/$suite.log
     eval "$(apt-config shell proxy Acquire::http::Proxy)"
     if ! http_proxy=${proxy:-${http_proxy:-}} unshare --mount --propagation private --pid --fork --kill-child \
@@ -74,14 +76,14 @@ chroot_make() {
         tail -n 15 "$log" >&2
         [[ -f $fresh/debootstrap/debootstrap.log ]] && tail -n 15 "$fresh/debootstrap/debootstrap.log" >&2
         warn "debootstrap could not make the $suite tree from $mirror (its last lines stand above)"
-        return 1
+        exit 1
     fi
     chroot_finish "$fresh"
     chmod 755 "$fresh"
     mv -T "$fresh" "$tree"
     touch "$tree"
     chroot_forget
-}
+)
 
 # chroot_forget — removes trees of former recipes that no demo has used for a month.
 chroot_forget() {
@@ -103,7 +105,7 @@ chroots_ready() {
     say "making Debian trees for the clients (${cold[*]}), once; they stay in $PHALANX_CACHE"
     mkdir -p "$PHALANX_CACHE"
     for suite in "${cold[@]}"; do
-        (chroot_make "$suite" "$mirror") &
+        chroot_make "$suite" "$mirror" &
         jobs+=($!)
     done
     for job in "${jobs[@]}"; do
