@@ -32,7 +32,8 @@ pub struct Limits {
     /// Octets of a message of ours before it is fragmented, if the peer can do with fragments (RFC 7383). The default
     /// fits, with IPv6, UDP and the non-ESP marker, into the 1,280 octets that every IPv6 link carries.
     pub message_bytes: usize,
-    /// Octets of fragments that are kept for one IKE SA until their message is complete.
+    /// Octets of fragments that are kept until their message is complete, of one request and of one response for each
+    /// IKE SA. No message comes in more than 64.
     pub assembly_bytes: usize,
     /// Octets of an IKE_SA_INIT request, which must be kept until IKE_AUTH.
     pub init_bytes: usize,
