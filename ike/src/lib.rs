@@ -6,7 +6,7 @@
 //! **Promises.**
 //! - Nothing that comes from a network makes it panic, loop or grow without bound, not even from a peer that has proven
 //!   who it is: every table has a limit in [`config::Limits`], and what is refused or dropped is counted under a
-//!   reason. Events are the owner's to take after each call; one datagram makes no more of them than SAs it ends.
+//!   reason. Events are the owner's to take after each call, and one datagram makes a few for each SA that it concerns.
 //! - Whatever an unauthenticated peer sends changes nothing of what stands: a half-open IKE SA is another type than an
 //!   authenticated one, and an authenticated one cannot be made without a proof that only the verification gives out.
 //! - No message ID is used for two different messages; a repeated request gets the very octets that answered it first.
