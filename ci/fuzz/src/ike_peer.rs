@@ -277,10 +277,12 @@ impl World {
             sent.push(datagram);
         }
         let (occupancy, limits) = (self.endpoint.occupancy(), limits());
-        assert!(occupancy.ike_sas <= limits.ike_sas && occupancy.half_open <= limits.half_open);
+        let ike_sas_max = limits.ike_sas_with_replaced();
+        assert!(occupancy.ike_sas <= ike_sas_max && occupancy.half_open <= limits.half_open);
         assert!(occupancy.kept_responses <= limits.kept_responses);
-        // The replaced ones, which wait to be deleted, stand beside those that count.
-        assert!(self.children.len() <= 4 * limits.children * limits.ike_sas);
+        // One more of each kind while both sides replace one at once, and until the oldest is told to go.
+        let children_max = limits.children + 1 + limits.replaced_children + 1;
+        assert!(self.children.len() <= children_max * ike_sas_max);
         sent
     }
 

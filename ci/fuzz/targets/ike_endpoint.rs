@@ -183,12 +183,13 @@ impl Run {
     fn command(&mut self, a: u8, b: u8) {
         let Some(child) = self.world.children.iter().nth(usize::from(b) % 4).copied() else { return };
         let (endpoint, now) = (&mut self.world.endpoint, self.world.now);
-        let done = match a % 5 {
+        let done = match a % 6 {
             0 => endpoint.rekey_child(now, child),
             1 => endpoint.rekey_ike(now, child),
             2 => endpoint.delete_child(now, child),
             3 => endpoint.child_expired(now, child),
-            _ => endpoint.peer_heard(now, child, None),
+            4 => endpoint.peer_heard(now, child, now),
+            _ => endpoint.peer_moved(now, child, ([198, 51, 100, a], u16::from(b)).into()),
         };
         assert_eq!(done, Ok(()), "it is one of its own");
         self.world.drain();

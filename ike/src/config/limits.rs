@@ -49,7 +49,8 @@ pub struct Limits {
 
 impl Limits {
     /// IKE SAs, those included that others are about to replace. However small the table, one can be replaced.
-    pub(crate) fn ike_sas_with_replaced(&self) -> usize {
+    #[must_use]
+    pub fn ike_sas_with_replaced(&self) -> usize {
         self.ike_sas + (self.ike_sas / 8).max(self.replaced_ike_sas.max(1))
     }
 
@@ -63,7 +64,7 @@ impl Default for Limits {
     fn default() -> Limits {
         Limits {
             ike_sas: 16_384,
-            ike_sas_per_identity: 4,
+            ike_sas_per_identity: 16,
             replaced_ike_sas: 2,
             half_open: 4_096,
             cookie_threshold: 64,

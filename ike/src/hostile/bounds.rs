@@ -104,7 +104,7 @@ fn hostile_41_in_a_full_table_ike_sas_are_replaced_from_a_reserve() {
 
 #[test]
 fn hostile_41_one_identity_does_not_take_every_ike_sa() {
-    let limits = Limits { ike_sas: 6, ..Limits::default() };
+    let limits = Limits { ike_sas: 6, ike_sas_per_identity: 4, ..Limits::default() };
     let mut server = Server::with(limits, settings());
     let mut greedy: Vec<Peer> = (0..50).map(|number| other(number, "greedy.example.com")).collect();
     for (number, peer) in greedy.iter_mut().enumerate() {
