@@ -158,7 +158,7 @@ impl Endpoint {
         let lineages = self.established.lineages(ours, theirs, connection);
         let too_many = (lineages.len() + 1).saturating_sub(most);
         for spi in lineages.into_iter().take(too_many).flatten() {
-            self.with_sa(spi, |sa, cx| sa.part(cx, DownReason::Deleted));
+            self.with_sa(spi, |sa, cx| sa.part(cx, DownReason::Crowded));
         }
     }
 

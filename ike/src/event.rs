@@ -70,8 +70,10 @@ pub enum DownReason {
     Redundant,
     /// Its hard lifetime ended.
     Expired,
-    /// We deleted it, as we were told to or to make room for newer ones of the same peer.
+    /// We deleted it, as we were told to.
     Deleted,
+    /// Its identity has begun more IKE SAs than one identity may have.
+    Crowded,
     /// The peer started anew and said that it has no other (INITIAL_CONTACT).
     InitialContact,
     /// The peer says that it does not have it.
@@ -93,6 +95,7 @@ impl DownReason {
             DownReason::Redundant => "redundant after a rekey collision",
             DownReason::Expired => "expired",
             DownReason::Deleted => "deleted by us",
+            DownReason::Crowded => "its identity has begun too many",
             DownReason::InitialContact => "the peer started anew",
             DownReason::PeerForgot => "the peer does not have it",
             DownReason::ProtocolError => "protocol error",

@@ -119,7 +119,7 @@ fn hostile_41_one_identity_does_not_take_every_ike_sa() {
         Event::IkeDown { peer, reason } => Some((peer.0, *reason)),
         _ => None,
     });
-    assert_eq!(downs.collect::<Vec<_>>(), (1..=46).map(|peer| (peer, DownReason::Deleted)).collect::<Vec<_>>());
+    assert_eq!(downs.collect::<Vec<_>>(), (1..=46).map(|peer| (peer, DownReason::Crowded)).collect::<Vec<_>>());
     greedy[49].ask(&mut server, INFO, &PayloadChain::new());
     let mut one_more = other(50, "greedy.example.com");
     one_more.begin(&mut server);

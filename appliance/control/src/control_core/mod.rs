@@ -440,6 +440,7 @@ fn lingering(reason: DownReason) -> Duration {
         DownReason::PeerDead
         | DownReason::Expired
         | DownReason::Deleted
+        | DownReason::Crowded
         | DownReason::InitialContact
         | DownReason::PeerForgot
         | DownReason::ProtocolError
