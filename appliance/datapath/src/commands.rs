@@ -37,11 +37,19 @@ impl<Q: PortQueue> DataCore<Q> {
             }
             Command::RemoveInbound { dvipa, spi } => self.remove_inbound(dvipa, spi),
             // No core of this number could ever seal for it.
-            Command::InstallOutbound(entry) if entry.home >= self.handover.cores() => {
+            Command::InstallOutbound(entry) | Command::InstallReserve(entry) if entry.home >= self.handover.cores() => {
                 Some(retired(Retired::Outbound(entry)))
             }
             Command::InstallOutbound(entry) => {
                 self.sas.outbound.insert(entry);
+                None
+            }
+            Command::InstallReserve(entry) => {
+                self.sas.outbound.insert_reserve(entry);
+                None
+            }
+            Command::PreferOutbound { peer, spi } => {
+                self.sas.outbound.prefer(peer, spi);
                 None
             }
             Command::RemoveOutbound { peer, spi } => {

@@ -54,6 +54,15 @@ pub enum Command {
     },
     /// Add an outbound SA: the newest of its peer is used first.
     InstallOutbound(Box<OutboundEntry>),
+    /// Add an outbound SA that is used only for what no other SA of its peer admits.
+    InstallReserve(Box<OutboundEntry>),
+    /// Use an outbound SA before all others of its peer.
+    PreferOutbound {
+        /// Whose SA.
+        peer: PeerId,
+        /// The peer's SPI.
+        spi: Spi,
+    },
     /// Forget an outbound SA.
     RemoveOutbound {
         /// Whose SA.

@@ -240,7 +240,7 @@ impl OutboundEntry {
 /// Outbound SAs by peer and by address. Changed by commands only.
 #[derive(Debug, Default)]
 pub struct OutboundSas {
-    /// A peer's SAs, newest last.
+    /// A peer's SAs, the first choice last.
     #[expect(clippy::vec_box, reason = "an entry comes and goes as the box that its command carries")]
     by_peer: HashMap<PeerId, Vec<Box<OutboundEntry>>>,
     /// Who has an SA whose remote selectors name exactly this address; the last to come is asked first.
@@ -252,6 +252,13 @@ pub struct OutboundSas {
 impl OutboundSas {
     /// Adds an SA: from now on it is its peer's newest.
     pub fn insert(&mut self, entry: Box<OutboundEntry>) {
+        let (peer, spi) = (entry.shared.parameters().peer, entry.shared.parameters().spi);
+        self.insert_reserve(entry);
+        self.prefer(peer, spi);
+    }
+
+    /// Adds an SA as its peer's last choice.
+    pub fn insert_reserve(&mut self, entry: Box<OutboundEntry>) {
         let peer = entry.shared.parameters().peer;
         for selector in remote_of(&entry) {
             let among = match selector.addresses.as_single() {
@@ -262,7 +269,15 @@ impl OutboundSas {
                 among.push(peer);
             }
         }
-        self.by_peer.entry(peer).or_default().push(entry);
+        self.by_peer.entry(peer).or_default().insert(0, entry);
+    }
+
+    /// Makes an SA its peer's first choice.
+    pub fn prefer(&mut self, peer: PeerId, spi: Spi) {
+        let Some(entries) = self.by_peer.get_mut(&peer) else { return };
+        if let Some(at) = entries.iter().position(|entry| entry.shared.parameters().spi == spi) {
+            entries[at..].rotate_left(1);
+        }
     }
 
     /// Takes an SA out.

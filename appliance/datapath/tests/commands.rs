@@ -60,6 +60,35 @@ fn a_removed_sa_comes_back_from_every_core_and_carries_nothing_more() {
     assert!(bench.retired.is_empty(), "what is not there does not come back twice");
 }
 
+/// RFC 7296 §2.8: who answered a rekeying knows that the new SA can be sent on when a packet has come by it.
+#[test]
+fn an_sa_in_reserve_is_sent_on_only_where_nothing_else_admits_or_when_it_is_preferred() {
+    for cores in 1..=2 {
+        let mut bench = Bench::new(cores);
+        let mut old = bench.accept(SaSpec::default());
+        bench.install_reserve(&old);
+        let flow = old.flow(5_000);
+        says_hello(&mut bench, &mut old, flow);
+        let answer = |bench: &mut Bench, client: &mut Client| {
+            bench.web_sends(0, &flow.answer().udp(b"answer"));
+            bench.settle();
+            client.try_open(&bench.take_sent()[0].bytes).is_some_and(|opened| opened.is_ok())
+        };
+        assert!(answer(&mut bench, &mut old), "the first of all is answered at once");
+
+        let mut new = bench.accept(old.spec.rekeyed());
+        bench.install_reserve(&new);
+        assert!(answer(&mut bench, &mut old));
+        let spi = Spi::new(new.spec.spi_out).unwrap();
+        bench.command_all(|| Command::PreferOutbound { peer: PeerId(1), spi });
+        bench.settle();
+        assert!(answer(&mut bench, &mut new));
+        bench.remove_outbound(&new);
+        assert!(answer(&mut bench, &mut old));
+        bench.assert_drops(&[]);
+    }
+}
+
 #[test]
 fn after_a_rekey_the_new_sa_is_sent_on_and_both_are_received_on() {
     for cores in 1..=2 {

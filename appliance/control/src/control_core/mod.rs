@@ -42,8 +42,8 @@ use cores::Cores;
 use drops::DropWatch;
 pub use listing::Listing;
 pub use policy::policy;
-use registry::Registry;
 pub use registry::{Half, Registered};
+use registry::{Registry, Sending};
 pub use snapshot::Surroundings;
 
 /// Punted frames and events looked at from one core in one poll, so that no core starves the others or IKE's timers.
@@ -146,7 +146,7 @@ impl<B: PacketBuffer> ControlCore<B> {
         match plan {
             Ok(id) => {
                 self.registry.install_inbound(id, false, &mut self.cores);
-                self.registry.install_outbound(id, &mut self.cores);
+                self.registry.install_outbound(id, Sending::First, &mut self.cores);
             }
             Err(why) => warn!(%why, "static SA refused"),
         }
@@ -231,7 +231,7 @@ impl<B: PacketBuffer> ControlCore<B> {
         match event {
             Event::FirstPacket { sa } => {
                 if let Some(id) = self.registry.find(sa) {
-                    self.registry.install_outbound(id, &mut self.cores);
+                    self.registry.prefer(id, &mut self.cores);
                 }
             }
             Event::SoftLimit { sa } => {
@@ -377,12 +377,15 @@ impl<B: PacketBuffer> ControlCore<B> {
         let replaced = replaces.map(|spi| SaName { peer, dvipa, direction: Direction::Inbound, spi });
         match (send, replaced) {
             (SendFrom::Now, replaced) => {
-                self.registry.install_outbound(id, &mut self.cores);
+                self.registry.install_outbound(id, Sending::First, &mut self.cores);
                 replaced.into_iter().for_each(|replaced| self.registry.settle_collision(replaced));
             }
-            (SendFrom::PeerUse, Some(replaced)) => self.registry.send_after(id, replaced),
-            // Without one to replace, only the peer's first packet says that it is ready.
-            (SendFrom::PeerUse, None) | (SendFrom::Never, _) => {}
+            // The answer to the peer's first packet may be here before the news of that packet: the SA stands ready.
+            (SendFrom::PeerUse, replaced) => {
+                self.registry.install_outbound(id, Sending::InReserve, &mut self.cores);
+                replaced.into_iter().for_each(|replaced| self.registry.send_after(id, replaced));
+            }
+            (SendFrom::Never, _) => {}
         }
         self.barrier = Some(now + INSTALL_PATIENCE);
     }

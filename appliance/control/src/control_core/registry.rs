@@ -77,14 +77,23 @@ pub struct Registered {
     pub outbound: Option<Half<OutboundShared>>,
     /// The longest inner packet that the outbound half carries.
     inner_mtu: u16,
-    /// Where the peer has moved since the SA's birth.
-    moved_to: Option<SocketAddr>,
     /// The inbound number that has told of a move last.
     moved_by: u64,
-    sending: bool,
+    sending: Sending,
     /// It lost a rekey collision: it only receives, until it is deleted.
     receives_only: bool,
     closing: Option<&'static str>,
+}
+
+/// How the outbound half is used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sending {
+    /// No core has it.
+    No,
+    /// Only for what no other SA of the peer admits: the peer may not be ready to receive on it yet.
+    InReserve,
+    /// Before all that came earlier.
+    First,
 }
 
 /// All SAs.
@@ -167,9 +176,8 @@ impl Registry {
             inbound: inbound.map(|shared| Half::new(shared, self.cores)),
             outbound: outbound.map(|shared| Half::new(shared, 1)),
             inner_mtu,
-            moved_to: None,
             moved_by: 0,
-            sending: false,
+            sending: Sending::No,
             receives_only: false,
             closing: None,
         };
@@ -198,20 +206,20 @@ impl Registry {
 
     /// Lets the outbound half be used: every core learns of it, its home core gets its sequence numbers. The second
     /// call does nothing.
-    pub(super) fn install_outbound<B>(&mut self, id: u64, cores: &mut Cores<B>) {
+    pub(super) fn install_outbound<B>(&mut self, id: u64, sending: Sending, cores: &mut Cores<B>) {
         let Some(registered) = self.sas.get_mut(&id) else { return };
-        if registered.sending || registered.receives_only || registered.closing.is_some() {
+        if registered.sending != Sending::No {
             return;
         }
         let Some(half) = &mut registered.outbound else { return };
-        registered.sending = true;
+        registered.sending = sending;
         half.held_by = self.cores;
         let home = (id % self.cores as u64) as usize;
         // The home core learns of it first, for the others hand their packets to it at once.
         let others = (0..self.cores).filter(|&core| core != home);
         for core in std::iter::once(home).chain(others) {
             let numbers = || OutboundSa::new(Arc::clone(&half.shared), 1, OuterPolicy::default());
-            let mut entry = OutboundEntry {
+            let entry = Box::new(OutboundEntry {
                 shared: Arc::clone(&half.shared),
                 remote: half.shared.parameters().remote,
                 inner_mtu: registered.inner_mtu,
@@ -219,11 +227,26 @@ impl Registry {
                 sealing: (core == home).then(numbers),
                 notes: Notes::default(),
                 totals: half.totals.first().map(Arc::clone).unwrap_or_default(),
-            };
-            // It may have waited for the peer's first packet while the peer moved.
-            registered.moved_to.into_iter().for_each(|remote| entry.move_remote(remote));
-            cores.tell(core, Command::InstallOutbound(Box::new(entry)));
+            });
+            cores.tell(
+                core,
+                match sending {
+                    Sending::First => Command::InstallOutbound(entry),
+                    Sending::InReserve | Sending::No => Command::InstallReserve(entry),
+                },
+            );
         }
+    }
+
+    /// The peer is ready: what stood in reserve is used before all that came earlier.
+    pub(super) fn prefer<B>(&mut self, id: u64, cores: &mut Cores<B>) {
+        let waits =
+            |sa: &&mut Registered| sa.sending == Sending::InReserve && !sa.receives_only && sa.closing.is_none();
+        let Some(registered) = self.sas.get_mut(&id).filter(waits) else { return };
+        let Some(half) = &registered.outbound else { return };
+        registered.sending = Sending::First;
+        let SaParameters { peer, spi, .. } = *half.shared.parameters();
+        cores.tell_all(|| Command::PreferOutbound { peer, spi });
     }
 
     /// When a fresh and authentic packet last came by an SA, over all cores.
@@ -244,13 +267,14 @@ impl Registry {
 
     /// A peer has moved: every core is told where what comes by this SA comes from now.
     pub(super) fn moved<B>(&mut self, inbound: SaName, remote: SocketAddr, cores: &mut Cores<B>) {
-        let Some(registered) = self.find(inbound).and_then(|id| self.sas.get_mut(&id)) else { return };
-        registered.moved_to = Some(remote);
+        if self.find(inbound).is_none() {
+            return;
+        }
         let SaName { dvipa, spi, .. } = inbound;
         cores.tell_all(|| Command::MoveInbound { dvipa, spi, remote });
     }
 
-    /// The outbound half waits for the peer's first packet, or for the end of the SA that it replaces.
+    /// The outbound half stays in reserve until the peer's first packet, or the end of the SA that it replaces.
     pub(super) fn send_after(&mut self, id: u64, replaced: SaName) {
         self.successors.insert(replaced, id);
     }
@@ -273,7 +297,7 @@ impl Registry {
         }
         self.lingering.insert((until, inbound));
         if let Some(successor) = self.successors.remove(&inbound) {
-            self.install_outbound(successor, cores);
+            self.prefer(successor, cores);
         }
     }
 
@@ -287,7 +311,7 @@ impl Registry {
         while self.poll_timeout().is_some_and(|until| until <= now) {
             let Some((_, inbound)) = self.lingering.pop_first() else { return };
             let Some(registered) = self.find(inbound).and_then(|id| self.sas.get(&id)) else { continue };
-            if let Some(half) = registered.outbound.as_ref().filter(|_| registered.sending) {
+            if let Some(half) = registered.outbound.as_ref().filter(|_| registered.sending != Sending::No) {
                 let SaParameters { peer, spi, .. } = *half.shared.parameters();
                 cores.tell_all(|| Command::RemoveOutbound { peer, spi });
             }

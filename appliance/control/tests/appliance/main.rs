@@ -126,6 +126,29 @@ fn extended_sequence_numbers_are_agreed_on_and_stay_over_a_rekeying() {
     }
 }
 
+/// A service on the next wire is quicker than the news of the client's first packet is on its way through control.
+#[test]
+fn the_first_answer_of_all_finds_its_sa() {
+    let mut world = World::new("first", server_settings(Lifetime::NONE));
+    let mut client = Client::new(&world);
+    client.connect(&world);
+    while !client.is_up() {
+        world.step();
+        client.step(&mut world);
+    }
+    client.send(&mut world, 0, &segment(true, 40_000, Flags::SYN, 0));
+    (0..3).for_each(|_| world.step_cores());
+    world.inject(PortRole::Inside, 1, &from_host(&segment(false, 40_000, Flags::SYN | Flags::ACK, 0)));
+    (0..3).for_each(|_| world.step_cores());
+    let row = |snapshot: &control::report::Snapshot, reason: &str| {
+        snapshot.drops.iter().find(|row| row.reason == reason).unwrap().packets
+    };
+    let snapshot = world.snapshot();
+    assert_eq!(row(&snapshot, "no_outbound_sa"), 0);
+    let sealed: u64 = snapshot.sas.iter().filter(|sa| sa.direction == "out").map(|sa| sa.packets).sum();
+    assert_eq!(sealed, 1);
+}
+
 #[test]
 fn connections_are_listed_from_every_core() {
     let (mut world, mut client) = connected("list", Lifetime::NONE);

@@ -149,6 +149,12 @@ impl World {
         assert_eq!(self.snapshot().balance.difference, 0, "a packet ended nowhere, or twice");
     }
 
+    /// Time in which the control core does not get to work.
+    pub fn step_cores(&mut self) {
+        self.now += STEP;
+        self.cores.iter_mut().for_each(|core| _ = core.poll(self.now));
+    }
+
     pub fn snapshot(&mut self) -> Snapshot {
         self.control.snapshot(self.now, Surroundings::default(), None)
     }

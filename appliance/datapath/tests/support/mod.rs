@@ -237,6 +237,13 @@ impl Bench {
         }
     }
 
+    pub fn install_reserve(&mut self, client: &Client) {
+        let shared = client.spec.appliance_outbound();
+        for core in 0..self.cores() {
+            self.command(core, Command::InstallReserve(outbound_entry(client, &shared, core)));
+        }
+    }
+
     pub fn remove_inbound(&mut self, client: &Client) {
         let (dvipa, spi) = (client.spec.dvipa.into(), client.inbound.parameters().spi);
         self.command_all(|| Command::RemoveInbound { dvipa, spi });
