@@ -6,6 +6,7 @@
 //! A 5-tuple belongs to one peer at a time, the first that spoke on it: application hosts cannot tell two peers with the
 //! same inner address apart, so a second one would read what the first was told.
 
+use crate::sas::Identity;
 use core::time::Duration;
 use ipsec::bucket_index::BucketIndex;
 use ipsec::esp::Authentic;
@@ -71,6 +72,8 @@ impl Default for Timeouts {
 pub struct Connection {
     /// The peer whose SA the client's packets come under.
     pub peer: PeerId,
+    /// The identity that this peer has shown; `None` while it can be sent nothing.
+    pub identity: Option<Identity>,
     /// From the client to the service.
     pub flow: FlowKey,
     /// The last packet, in either direction.
@@ -145,7 +148,7 @@ impl Connections {
     }
 
     /// An authenticated packet of `peer` on `flow`, whose symmetric hash is `hash`: finds its connection or creates it.
-    /// A connection of another peer passes over to this one only where it has ended, or `may_succeed` that peer.
+    /// A connection passes over to another peer only where it has ended, or both have shown the same `identity`.
     ///
     /// # Errors
     /// [`Refusal`]; what stands is unharmed.
@@ -155,21 +158,22 @@ impl Connections {
         now: Instant,
         hash: u64,
         peer: PeerId,
+        identity: impl Fn() -> Option<Identity>,
         flow: &FlowKey,
         tcp: Option<Flags>,
-        may_succeed: impl FnOnce(PeerId) -> bool,
         _proof: &Authentic,
     ) -> Result<State, Refusal> {
         let slot = match self.find(hash, flow) {
             Some(slot) => slot,
-            None => self.create(hash, Connection::new(now, peer, *flow))?,
+            None => self.create(hash, Connection::new(now, peer, identity(), *flow))?,
         };
         let entry = self.entries[slot as usize].as_mut().ok_or(Refusal::TableFull)?;
         if entry.peer != peer {
-            if entry.state != State::Closed && !may_succeed(entry.peer) {
+            let identity = identity();
+            if entry.state != State::Closed && (identity.is_none() || identity != entry.identity) {
                 return Err(Refusal::OthersFlow);
             }
-            *entry = Connection::new(now, peer, *flow);
+            *entry = Connection::new(now, peer, identity, *flow);
         }
         entry.advance(now, Side::Client, tcp);
         Ok(entry.state)
@@ -186,14 +190,22 @@ impl Connections {
         self.index.find(hash, |slot| self.entries[slot as usize].as_ref().is_some_and(|entry| entry.flow == *flow))
     }
 
-    /// Looks at the next `budget` entries and forgets those that have outlived their time. `hash` is the one that
-    /// filed them.
-    pub fn sweep(&mut self, now: Instant, budget: usize, hash: impl Fn(&FlowKey) -> u64) {
+    /// Looks at the next `budget` entries and forgets those that have outlived their time; where `is_gone` says that their
+    /// peer has no SA left, soon. `hash` is the one that filed them.
+    pub fn sweep(
+        &mut self,
+        now: Instant,
+        budget: usize,
+        hash: impl Fn(&FlowKey) -> u64,
+        is_gone: impl Fn(PeerId) -> bool,
+    ) {
         for _ in 0..budget.min(self.entries.len()) {
             let slot = self.hand;
             self.hand = (slot + 1) % self.entries.len();
             let Some(entry) = &self.entries[slot] else { continue };
-            if now.saturating_since(entry.seen) > self.patience(entry) {
+            let quiet = now.saturating_since(entry.seen);
+            let is_over = quiet > self.patience(entry) || quiet > self.timeouts.closing && is_gone(entry.peer);
+            if is_over {
                 self.index.remove(hash(&entry.flow), slot as u32);
                 self.entries[slot] = None;
                 self.free.push(slot as u32);
@@ -235,8 +247,8 @@ impl Connections {
 }
 
 impl Connection {
-    fn new(now: Instant, peer: PeerId, flow: FlowKey) -> Connection {
-        Connection { peer, flow, seen: now, state: State::New, said_fin: SaidFin::default() }
+    fn new(now: Instant, peer: PeerId, identity: Option<Identity>, flow: FlowKey) -> Connection {
+        Connection { peer, identity, flow, seen: now, state: State::New, said_fin: SaidFin::default() }
     }
 
     /// Its application host said something that goes on to the client. What cannot go on must not be told of here: it

@@ -247,8 +247,9 @@ impl<Q: PortQueue> DataCore<Q> {
     }
 
     fn age_connections(&mut self, now: Instant) {
-        let seed = self.seed;
-        self.connections.sweep(now, SWEEP_PER_POLL, |flow| flow.symmetric_hash(&seed));
+        let (seed, outbound) = (&self.seed, &self.sas.outbound);
+        let is_gone = |peer| !outbound.knows(peer);
+        self.connections.sweep(now, SWEEP_PER_POLL, |flow| flow.symmetric_hash(seed), is_gone);
     }
 
     /// Empties the backlogs and publishes what was counted.

@@ -134,9 +134,9 @@ impl<Q: PortQueue> DataCore<Q> {
             return self.drops.end(packet, DropReason::PolicyDiscard);
         }
         let hash = inner.flow.symmetric_hash(&self.seed);
-        let may_succeed = |holder| self.sas.outbound.may_succeed(peer, holder);
+        let identity = || self.sas.outbound.identity(peer);
         let (flow, flags) = (&inner.flow, inner.tcp_flags);
-        match self.connections.client_spoke(now, hash, peer, flow, flags, may_succeed, &proof) {
+        match self.connections.client_spoke(now, hash, peer, identity, flow, flags, &proof) {
             Ok(_) => {}
             Err(Refusal::TableFull) => return self.drops.end(packet, DropReason::ConnectionTableFull),
             Err(Refusal::OthersFlow) => return self.drops.end(packet, DropReason::OthersFlow),

@@ -108,20 +108,23 @@ impl<Q: PortQueue> DataCore<Q> {
         self.seal(own, now);
     }
 
-    /// The connection names the peer, and so the SA; for the rest, and where the peer has gone for good, the SPD speaks
-    /// (RFC 4301 §5.1).
+    /// The connection names the peer, and so the SA; for the rest the SPD speaks (RFC 4301 §5.1). What belongs to a peer
+    /// that has gone is for the same identity when it has come anew, and for nobody else.
     fn choose_sa(&mut self, packet: &PlainPacket<Q::Buffer>, now: Instant) -> Choice {
         let Inner { flow, fragment, tcp_flags, .. } = packet.inner;
         let outbound = &self.sas.outbound;
-        let connection = self.connections.answered(packet.hash, &flow).filter(|found| outbound.knows(found.peer));
-        let entry = match connection {
-            Some(connection) => {
+        let entry = match self.connections.answered(packet.hash, &flow) {
+            Some(connection) if outbound.knows(connection.peer) => {
                 let entry = outbound.of_peer(connection.peer, &flow, fragment);
                 if entry.is_some() {
                     connection.service_spoke(now, tcp_flags);
                 }
                 entry.ok_or(DropReason::NoOutboundSa)
             }
+            Some(connection) => match outbound.of_any(&flow, fragment) {
+                Ok(entry) if connection.identity == Some(outbound.identity_of(entry)) => Ok(entry),
+                Ok(_) | Err(_) => Err(DropReason::NoOutboundSa),
+            },
             None => match self.policy.action(Direction::Outbound, &flow, fragment) {
                 Some(Action::Protect { .. }) => outbound.of_any(&flow, fragment),
                 Some(Action::Bypass) => return Choice::Bypass,

@@ -4,7 +4,9 @@ use crate::counters::Counter;
 use crate::drops::DropReason;
 use crate::mailbox::{Event, SaName};
 use crate::mapping::Mapping;
+use core::hash::BuildHasher;
 use core::net::{IpAddr, SocketAddr};
+use core::num::NonZeroU32;
 use ipsec::Spi;
 use ipsec::esp::Authentic;
 use ipsec::inbound::{InboundError, InboundSa, InboundShared, Opened};
@@ -14,6 +16,7 @@ use ipsec::sad::Sad;
 use ipsec::selector::TrafficSelector;
 use ipsec::time::Instant;
 use std::collections::HashMap;
+use std::hash::RandomState;
 use std::sync::Arc;
 use wire::Fragment;
 use wire::flow::FlowKey;
@@ -237,9 +240,22 @@ impl OutboundEntry {
     }
 }
 
+/// Who has authenticated itself, in short: what outlives an IKE SA and tells the same peer from another that has the same
+/// inner addresses. Keyed, so that nobody can look for a name that is like another's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Identity(NonZeroU32);
+
+impl Identity {
+    pub(crate) fn new(hash: u64) -> Identity {
+        Identity(NonZeroU32::new(hash as u32).unwrap_or(NonZeroU32::MAX))
+    }
+}
+
 /// Outbound SAs by peer and by address. Changed by commands only.
 #[derive(Debug, Default)]
 pub struct OutboundSas {
+    /// Keys the short names of identities.
+    identities: RandomState,
     /// A peer's SAs, the first choice last.
     #[expect(clippy::vec_box, reason = "an entry comes and goes as the box that its command carries")]
     by_peer: HashMap<PeerId, Vec<Box<OutboundEntry>>>,
@@ -261,22 +277,33 @@ impl OutboundSas {
     pub fn insert_reserve(&mut self, entry: Box<OutboundEntry>) {
         let peer = entry.shared.parameters().peer;
         for selector in remote_of(&entry) {
-            let among = match selector.addresses.as_single() {
-                Some(host) => self.by_host.entry(host).or_default(),
-                None => &mut self.wide,
-            };
+            let among = self.among(selector);
             if !among.contains(&peer) {
-                among.push(peer);
+                among.insert(0, peer);
             }
         }
         self.by_peer.entry(peer).or_default().insert(0, entry);
     }
 
-    /// Makes an SA its peer's first choice.
+    /// Makes an SA its peer's first choice, and that peer the first of those that claim its addresses.
     pub fn prefer(&mut self, peer: PeerId, spi: Spi) {
         let Some(entries) = self.by_peer.get_mut(&peer) else { return };
-        if let Some(at) = entries.iter().position(|entry| entry.shared.parameters().spi == spi) {
-            entries[at..].rotate_left(1);
+        let Some(at) = entries.iter().position(|entry| entry.shared.parameters().spi == spi) else { return };
+        entries[at..].rotate_left(1);
+        let Some(shared) = entries.last().map(|entry| Arc::clone(&entry.shared)) else { return };
+        for selector in &shared.parameters().selectors.remote {
+            let among = self.among(selector);
+            if let Some(at) = among.iter().position(|known| *known == peer) {
+                among[at..].rotate_left(1);
+            }
+        }
+    }
+
+    /// The peers that claim what a remote selector names.
+    fn among(&mut self, selector: &TrafficSelector) -> &mut Vec<PeerId> {
+        match selector.addresses.as_single() {
+            Some(host) => self.by_host.entry(host).or_default(),
+            None => &mut self.wide,
         }
     }
 
@@ -332,15 +359,14 @@ impl OutboundSas {
         self.by_peer.contains_key(&peer)
     }
 
-    /// Whether `newcomer` may go on with what `holder` began: where that one has gone, or both are the same identity that
-    /// has authenticated itself anew.
-    pub fn may_succeed(&self, newcomer: PeerId, holder: PeerId) -> bool {
-        let newest = |peer| self.by_peer.get(&peer).and_then(|entries| entries.last());
-        match (newest(holder), newest(newcomer)) {
-            (None, _) => true,
-            (Some(holder), Some(newcomer)) => is_one_peer(holder, newcomer),
-            (Some(_), None) => false,
-        }
+    /// The identity that a peer has shown, if it has any SA.
+    pub fn identity(&self, peer: PeerId) -> Option<Identity> {
+        Some(self.identity_of(self.by_peer.get(&peer)?.first()?))
+    }
+
+    /// The identity that the peer of an SA has shown.
+    pub fn identity_of(&self, entry: &OutboundEntry) -> Identity {
+        Identity::new(self.identities.hash_one(&*entry.shared.parameters().peer_name))
     }
 
     /// One certain SA, to seal with.

@@ -109,26 +109,34 @@ fn what_no_connection_speaks_for_goes_to_no_peer_when_several_claim_it() {
     }
 }
 
-/// A service that goes on pushing to a client that has gone keeps nothing alive, and its words reach the client that has
-/// come in its place.
+/// A service that goes on pushing to a client that has gone keeps nothing alive. Its words reach that client when it has
+/// come anew, and nobody else who claims its address.
 #[test]
-fn the_connection_of_a_peer_that_has_gone_stands_in_nobodys_way() {
-    let mut bench = Bench::new(2);
-    let mut old = bench.connect(SaSpec::default());
-    let flow = old.flow(5_000);
-    says(&mut bench, &mut old, &flow.tcp(Flags::SYN, b""));
-    assert!(is_answered(&mut bench, &mut old, &flow.answer().tcp(SYN_ACK, b"")));
-    bench.remove_inbound(&old);
-    bench.remove_outbound(&old);
-    let push = flow.answer().tcp(Flags::ACK, b"push");
-    assert!(!is_answered(&mut bench, &mut old, &push));
-    bench.assert_drops(&[(DropReason::NoOutboundSa, 1)]);
-    let mut new = bench.connect(second("0.0.0.0/0"));
-    assert!(is_answered(&mut bench, &mut new, &push));
-    for _ in 0..130 {
-        bench.advance(Duration::from_secs(60));
-        is_answered(&mut bench, &mut new, &push);
-        (0..400).for_each(|core| _ = bench.poll(core % 2));
+fn the_connection_of_a_peer_that_has_gone_stands_in_nobodys_way_for_long() {
+    for is_same in [true, false] {
+        let mut bench = Bench::new(2);
+        let mut old = bench.connect(SaSpec::default());
+        let flow = old.flow(5_000);
+        says(&mut bench, &mut old, &flow.tcp(Flags::SYN, b""));
+        assert!(is_answered(&mut bench, &mut old, &flow.answer().tcp(SYN_ACK, b"")));
+        bench.remove_inbound(&old);
+        bench.remove_outbound(&old);
+        let push = flow.answer().tcp(Flags::ACK, b"push");
+        assert!(!is_answered(&mut bench, &mut old, &push));
+        bench.assert_drops(&[(DropReason::NoOutboundSa, 1)]);
+        let identity = if is_same { SaSpec::default().identity } else { "second@example" };
+        let mut new = bench.connect(SaSpec { identity, ..second("0.0.0.0/0") });
+        assert_eq!(is_answered(&mut bench, &mut new, &push), is_same);
+        assert_eq!(says(&mut bench, &mut new, &flow.tcp(Flags::RST, b"")), usize::from(is_same));
+        if is_same {
+            continue;
+        }
+        for _ in 0..5 {
+            bench.advance(Duration::from_secs(60));
+            is_answered(&mut bench, &mut new, &push);
+            (0..400).for_each(|core| _ = bench.poll(core % 2));
+        }
+        assert!(bench.connections().is_empty(), "nobody heard what was said on it");
+        assert_eq!(says(&mut bench, &mut new, &flow.tcp(Flags::SYN, b"")), 1);
     }
-    assert!(bench.connections().is_empty(), "nobody heard what was said on it");
 }

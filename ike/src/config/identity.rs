@@ -45,6 +45,15 @@ impl Identity {
         fits.then(|| Identity::new(kind, data))
     }
 
+    /// Whether its octets, read as text, mean this identity and no other.
+    fn is_plain(&self) -> bool {
+        let text =
+            core::str::from_utf8(&self.data).ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_graphic()));
+        // The end of mail addresses in a pattern looks like no other kind either.
+        let ends_mail = |text: &str| self.kind == IdKind::RFC822 && text.starts_with('@') && !text.starts_with("@#");
+        text.is_some_and(|text| !text.starts_with('{') && (ends_mail(text) || text.parse().as_ref() == Ok(self)))
+    }
+
     /// The body of the payload that claims this identity.
     pub(crate) fn to_payload_body(&self) -> Vec<u8> {
         Identification::body_of(self.kind, &self.data)
@@ -52,7 +61,8 @@ impl Identity {
 }
 
 impl fmt::Display for Identity {
-    /// As strongSwan writes it; octets that do not print are escaped, since the peer chose them.
+    /// As strongSwan writes it, and never as it writes another: a name that would be read as one of another kind, or that
+    /// holds octets which do not print, is shown by the number of its kind and in hexadecimal. The peer chose it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.kind == IdKind::IPV4
             && let Ok(octets) = <[u8; 4]>::try_from(self.data.as_slice())
@@ -65,8 +75,9 @@ impl fmt::Display for Identity {
             return write!(f, "{}", Ipv6Addr::from(octets));
         }
         match self.kind {
-            IdKind::FQDN | IdKind::RFC822 => write!(f, "{}", self.data.escape_ascii()),
+            IdKind::FQDN | IdKind::RFC822 if self.is_plain() => write!(f, "{}", self.data.escape_ascii()),
             IdKind::KEY_ID => f.write_str("@#").and_then(|()| write_hex(f, &self.data)),
+            // Also a name that is not what it looks like.
             IdKind(number) => write!(f, "{{{number}}}:#").and_then(|()| write_hex(f, &self.data)),
         }
     }
@@ -241,11 +252,33 @@ mod tests {
         }
     }
 
+    /// Peers are told apart by what they are called.
+    #[test]
+    fn no_identity_is_shown_as_another_is() {
+        let claimed = |kind, data: &[u8]| {
+            let body = Identification::body_of(kind, data);
+            Identity::from_payload(&Identification::from_body(&body).unwrap()).unwrap()
+        };
+        for text in ["alice@example.com", "192.0.2.1", "@#0aff", "{3}:#61", "host", "@host", "2001:db8::1", "Host"] {
+            let kinds = [IdKind::FQDN, IdKind::RFC822, IdKind::KEY_ID];
+            let mut shown: Vec<_> = kinds.map(|kind| claimed(kind, text.as_bytes()).to_string()).into();
+            shown.push(claimed(IdKind::RFC822, b"a").to_string());
+            let count = shown.len();
+            shown.sort();
+            shown.dedup();
+            assert_eq!(shown.len(), count, "{shown:?}");
+        }
+        assert_eq!(claimed(IdKind::RFC822, b"alice@example.com").to_string(), "alice@example.com");
+        assert_ne!(claimed(IdKind::FQDN, b"alice@example.com").to_string(), "alice@example.com");
+        assert_ne!(claimed(IdKind::FQDN, b"192.0.2.1").to_string(), "192.0.2.1");
+        assert_ne!(claimed(IdKind::FQDN, b"@#0aff").to_string(), "@#0aff");
+    }
+
     #[test]
     fn what_a_peer_sends_is_bounded_and_escaped() {
         let body = Identification::body_of(IdKind::FQDN, b"a\nb\x1b[31m");
         let id = Identity::from_payload(&Identification::from_body(&body).unwrap()).unwrap();
-        assert_eq!(id.to_string(), "a\\nb\\x1b[31m");
+        assert_eq!(id.to_string(), "{2}:#610a621b5b33316d");
         for (kind, length) in [(IdKind::FQDN, 0), (IdKind::FQDN, 257), (IdKind::IPV4, 5), (IdKind::IPV6, 4)] {
             let body = Identification::body_of(kind, &vec![b'a'; length]);
             assert_eq!(Identity::from_payload(&Identification::from_body(&body).unwrap()), None);

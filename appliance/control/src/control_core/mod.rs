@@ -378,7 +378,7 @@ impl<B: PacketBuffer> ControlCore<B> {
         match (send, replaced) {
             (SendFrom::Now, replaced) => {
                 self.registry.install_outbound(id, Sending::First, &mut self.cores);
-                replaced.into_iter().for_each(|replaced| self.registry.settle_collision(replaced));
+                replaced.into_iter().for_each(|replaced| self.registry.settle_collision(replaced, &mut self.cores));
             }
             // The answer to the peer's first packet may be here before the news of that packet: the SA stands ready.
             (SendFrom::PeerUse, replaced) => {

@@ -12,7 +12,7 @@ use ipsec::engine::Engine;
 use ipsec::inbound::InboundShared;
 use ipsec::iv::SenderNumber;
 use ipsec::outbound::{OutboundSa, OutboundShared, OuterPolicy};
-use ipsec::sa::{BadSa, PeerId, SaParameters};
+use ipsec::sa::{BadSa, Direction, PeerId, SaParameters};
 use ipsec::time::Instant;
 use tracing::info;
 
@@ -279,11 +279,16 @@ impl Registry {
         self.successors.insert(replaced, id);
     }
 
-    /// Another SA has replaced `replaced` for good: the one that waited for the same has lost the collision.
-    pub(super) fn settle_collision(&mut self, replaced: SaName) {
+    /// Another SA has replaced `replaced` for good: the one that waited for the same has lost the collision, and is not to
+    /// be sent on.
+    pub(super) fn settle_collision<B>(&mut self, replaced: SaName, cores: &mut Cores<B>) {
         let loser = self.successors.remove(&replaced).and_then(|id| self.sas.get_mut(&id));
-        if let Some(loser) = loser {
-            loser.receives_only = true;
+        let Some(loser) = loser else { return };
+        loser.receives_only = true;
+        if let Some(half) = loser.outbound.as_ref().filter(|_| loser.sending != Sending::No) {
+            loser.sending = Sending::No;
+            let SaParameters { peer, spi, .. } = *half.shared.parameters();
+            cores.tell_all(|| Command::RemoveOutbound { peer, spi });
         }
     }
 
@@ -333,7 +338,8 @@ impl Registry {
     fn released(&mut self, name: SaName, held_by: impl Fn(&mut Registered) -> Option<&mut usize>) -> bool {
         let Some(id) = self.find(name) else { return false };
         let Some(registered) = self.sas.get_mut(&id) else { return false };
-        let is_unasked = registered.closing.is_none();
+        let is_unasked =
+            registered.closing.is_none() && !(registered.receives_only && name.direction == Direction::Outbound);
         if let Some(cores) = held_by(registered) {
             *cores = cores.saturating_sub(1);
         }

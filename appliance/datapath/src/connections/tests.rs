@@ -15,6 +15,14 @@ fn poor_hash(flow: &FlowKey) -> u64 {
     ((port % 2) << 48) | (port % 3)
 }
 
+/// Peers 0 and 1 are the same identity twice; 3 can be sent nothing.
+fn identity(peer: PeerId) -> Option<Identity> {
+    (peer.0 != 3).then(|| Identity::new(1 + peer.0 / 2))
+}
+
+/// A peer that has no SA left.
+const GONE: PeerId = PeerId(2);
+
 /// A connection as a plain reading of [`State`]'s words has it.
 #[derive(Debug, Clone, Copy)]
 struct Known {
@@ -69,7 +77,7 @@ impl Known {
 
 #[derive(Debug, Clone)]
 enum Step {
-    Client { peer: u64, port: u16, tcp: Option<u8>, may_succeed: bool },
+    Client { peer: u64, port: u16, tcp: Option<u8> },
     Service { port: u16, tcp: Option<u8> },
     Wait { seconds: u64 },
 }
@@ -79,9 +87,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let tcp = prop::option::of(prop::sample::select(vec![0x02_u8, 0x10, 0x12, 0x01, 0x11, 0x04, 0x14, 0x06, 0x03]));
     prop::collection::vec(
         prop_oneof![
-            4 => (0_u64..3, 0_u16..9, tcp.clone(), prop::bool::weighted(0.2)).prop_map(
-                |(peer, port, tcp, may_succeed)| Step::Client { peer, port, tcp, may_succeed }
-            ),
+            4 => (0_u64..4, 0_u16..9, tcp.clone()).prop_map(|(peer, port, tcp)| Step::Client { peer, port, tcp }),
             2 => (0_u16..9, tcp).prop_map(|(port, tcp)| Step::Service { port, tcp }),
             1 => (0_u64..300).prop_map(|seconds| Step::Wait { seconds }),
         ],
@@ -103,12 +109,13 @@ proptest! {
         for step in steps {
             now = now.saturating_add(Duration::from_nanos(1));
             match step {
-                Step::Client { peer, port, tcp, may_succeed } => {
+                Step::Client { peer, port, tcp } => {
                     let (peer, flow, tcp) = (PeerId(peer), flow(port, protocol(tcp)), tcp.map(Flags::from_bits));
-                    let found = table.client_spoke(now, poor_hash(&flow), peer, &flow, tcp, |_| may_succeed, &proof);
+                    let found = table.client_spoke(now, poor_hash(&flow), peer, || identity(peer), &flow, tcp, &proof);
                     let held = model.get(&flow).copied();
+                    let is_one = |held: Known| identity(peer).is_some() && identity(peer) == identity(held.peer);
                     let is_others =
-                        held.is_some_and(|held| held.peer != peer && held.state() != State::Closed && !may_succeed);
+                        held.is_some_and(|held| held.peer != peer && held.state() != State::Closed && !is_one(held));
                     if held.is_none() && model.len() == capacity {
                         prop_assert_eq!(found, Err(Refusal::TableFull));
                     } else if is_others {
@@ -133,8 +140,11 @@ proptest! {
                 }
                 Step::Wait { seconds } => {
                     now = now.saturating_add(Duration::from_secs(seconds));
-                    table.sweep(now, capacity, poor_hash);
-                    model.retain(|flow, known| now.saturating_since(known.seen) <= known.patience(flow.protocol));
+                    table.sweep(now, capacity, poor_hash, |peer| peer == GONE);
+                    model.retain(|flow, known| {
+                        let soon = if known.peer == GONE { Duration::from_secs(240) } else { Duration::MAX };
+                        now.saturating_since(known.seen) <= known.patience(flow.protocol).min(soon)
+                    });
                 }
             }
             let mut page = Vec::with_capacity(capacity);
@@ -153,11 +163,11 @@ fn a_sweep_looks_at_no_more_entries_than_it_may() {
     let mut table = Connections::new(100, Timeouts::default());
     for port in 0..40 {
         let flow = flow(port, 17);
-        table.client_spoke(Instant::ZERO, u64::from(port), PeerId(1), &flow, None, |_| false, &proof).unwrap();
+        table.client_spoke(Instant::ZERO, u64::from(port), PeerId(1), || None, &flow, None, &proof).unwrap();
     }
     let later = Instant::from_secs(1_000);
     for swept in 1..=4 {
-        table.sweep(later, 10, |flow| u64::from(flow.src_port));
+        table.sweep(later, 10, |flow| u64::from(flow.src_port), |_| false);
         assert_eq!(table.len(), 40 - swept * 10);
     }
 }
@@ -167,9 +177,8 @@ fn a_sweep_looks_at_no_more_entries_than_it_may() {
 fn more_flows_of_one_hash_than_fit_its_place_are_refused_and_others_are_not() {
     let proof = proof();
     let mut table = Connections::new(1_000, Timeouts::default());
-    let mut spoke = |hash, port| {
-        table.client_spoke(Instant::ZERO, hash, PeerId(1), &flow(port, 17), None, |_| false, &proof).is_ok()
-    };
+    let mut spoke =
+        |hash, port| table.client_spoke(Instant::ZERO, hash, PeerId(1), || None, &flow(port, 17), None, &proof).is_ok();
     assert_eq!((0..1_000).take_while(|&port| spoke(0, port)).count(), 80);
     assert!(spoke(77, 2_000));
     assert_eq!(table.len(), 81);

@@ -93,18 +93,24 @@ fn nothing_is_left_of_peers_that_have_gone() {
 }
 
 #[test]
-fn who_has_come_anew_succeeds_and_the_newest_is_meant() {
+fn an_identity_that_has_come_anew_is_the_same_and_the_newest_is_meant() {
     let mut sas = OutboundSas::default();
     sas.insert(named(1, 300, "one"));
     sas.insert(named(2, 301, "other"));
     sas.insert(named(3, 302, "one"));
-    let may_succeed = |newcomer, holder| sas.may_succeed(PeerId(newcomer), PeerId(holder));
-    assert!(may_succeed(3, 1) && may_succeed(1, 3) && may_succeed(2, 9));
-    assert!(!may_succeed(2, 1) && !may_succeed(3, 2) && !may_succeed(9, 1));
+    let identity = |peer| sas.identity(PeerId(peer));
+    assert!(identity(1).is_some() && identity(1) == identity(3));
+    assert!(identity(2).is_some() && identity(2) != identity(1));
+    assert_eq!(identity(9), None);
     let flow = towards([10, 7, 0, 1]);
     assert_eq!(sas.of_any(&flow, Fragment::Whole).err(), Some(DropReason::PeerAmbiguous));
     sas.remove(PeerId(2), spi(301));
     assert_eq!(spi_of(sas.of_any(&flow, Fragment::Whole).ok()), Some(302));
+    // Whoever has come anew may not be ready yet.
+    sas.insert_reserve(named(4, 303, "one"));
+    assert_eq!(spi_of(sas.of_any(&flow, Fragment::Whole).ok()), Some(302));
+    sas.prefer(PeerId(4), spi(303));
+    assert_eq!(spi_of(sas.of_any(&flow, Fragment::Whole).ok()), Some(303));
 }
 
 proptest! {
