@@ -96,7 +96,7 @@ pub enum Error {
         problem: &'static str,
     },
     /// A device could not be brought up.
-    #[error("device {device} was not attached: {reason}; DPDK's log says more")]
+    #[error("device {device} was not attached: {reason}; check that the interface, file or card that it names is there (DPDK's log says more)")]
     Attach {
         /// The device string.
         device: String,
@@ -130,7 +130,10 @@ pub enum Error {
         limit: usize,
     },
     /// A setting that the device does not have.
-    #[error("port {name}: {what} {wanted} is outside {least}..={most}")]
+    #[error(
+        "port {name}: {what} {wanted} is outside {least} to {most}, which is what the device has; a virtual device is \
+         given queues by an argument of its own, such as qpairs=2 for net_af_packet"
+    )]
     OutOfRange {
         /// The port's name.
         name: String,
