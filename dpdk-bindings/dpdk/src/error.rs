@@ -96,7 +96,9 @@ pub enum Error {
         problem: &'static str,
     },
     /// A device could not be brought up.
-    #[error("device {device} was not attached: {reason}; check that the interface, file or card that it names is there (DPDK's log says more)")]
+    #[error(
+        "device {device} was not attached: {reason}; check that the interface, file or card that it names is there (DPDK's log says more)"
+    )]
     Attach {
         /// The device string.
         device: String,
