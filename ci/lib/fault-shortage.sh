@@ -99,7 +99,7 @@ fault_no_buffers() {
     must "and that there are buffers again" wait_until 5 logged '.message == "packet buffers are free again"'
     must "the download goes on to its end" fetch_ends_well
     must "every buffer came home" wait_until 5 buffers_home
-    must "the SAs stand" one_pair client2
+    must "the SAs stand" wait_until 5 one_pair client2
     must "the next download works" fetches client2
     datagrams_heard
     shortage_end

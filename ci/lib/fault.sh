@@ -170,7 +170,7 @@ fault_killed_web() {
     fetch_begin client1
     node_signal web1 httpd KILL
     must "the client is told at once" fetch_fails
-    must "the SAs stand" one_pair client1
+    must "the SAs stand" wait_until 5 one_pair client1
     web_start
     must "the next download works" fetches client1
 }
