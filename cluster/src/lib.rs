@@ -13,6 +13,7 @@
 
 pub mod fabric;
 pub mod facility;
+pub mod frame;
 pub mod id;
 pub mod member;
 pub mod shadow;
