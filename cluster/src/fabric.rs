@@ -27,6 +27,17 @@ pub enum Processing {
     Distributor,
 }
 
+impl Processing {
+    /// The configuration's word for it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Processing::Target => "target",
+            Processing::Distributor => "distributor",
+        }
+    }
+}
+
 /// The whole cluster.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Fabric {

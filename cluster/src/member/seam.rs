@@ -44,6 +44,19 @@ pub enum SequencePolicy {
     LeasedBlocks,
 }
 
+impl SequencePolicy {
+    /// The configuration's word for it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            SequencePolicy::Auto => "auto",
+            SequencePolicy::Sequencer => "sequencer",
+            SequencePolicy::ViaDistributor => "via-distributor",
+            SequencePolicy::LeasedBlocks => "leased-blocks",
+        }
+    }
+}
+
 /// What a member is told once, at its start.
 #[derive(Clone, Debug)]
 pub struct Settings {
