@@ -17,3 +17,4 @@ pub mod frame;
 pub mod id;
 pub mod member;
 pub mod shadow;
+pub mod vcrt;
