@@ -3,6 +3,7 @@
 //! [`Opened`] is the proof that a message was authenticated: only [`Channel::open`] makes one, and whatever acts on the
 //! content of a protected message asks for it.
 
+use ipsec::Spi;
 use ipsec::time::Instant;
 
 use crate::config::Limits;
@@ -25,7 +26,19 @@ pub enum Role {
 }
 
 /// One message as the datagrams that it travels in: one, or several if it had to be fragmented.
-pub(crate) type Wire = Vec<Vec<u8>>;
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Wire {
+    pub(crate) parts: Vec<Vec<u8>>,
+    /// See [`Datagram::promises`](crate::Datagram::promises). It stays with the message however often that is sent.
+    pub(crate) promises: Option<Spi>,
+}
+
+impl From<Vec<u8>> for Wire {
+    /// A message in one datagram that promises nothing.
+    fn from(datagram: Vec<u8>) -> Wire {
+        Wire { parts: vec![datagram], promises: None }
+    }
+}
 
 /// An authenticated message's content.
 #[derive(Debug)]
@@ -101,17 +114,18 @@ impl Channel {
     pub(crate) fn seal(&mut self, header: Header, chain: &PayloadChain, limits: &Limits) -> Result<Wire, Exhausted> {
         let whole_len = HEADER_LEN + SK_HEADER_LEN + SEALED_OVERHEAD + chain.bytes().len();
         if !self.fragmentation || whole_len <= limits.message_bytes {
-            return Ok(vec![self.seal_part(header, chain.first(), None, chain.bytes())?]);
+            let parts = vec![self.seal_part(header, chain.first(), None, chain.bytes())?];
+            return Ok(Wire { parts, promises: chain.promises });
         }
         let room = limits.message_bytes.saturating_sub(HEADER_LEN + SKF_HEADER_LEN + SEALED_OVERHEAD).max(1);
-        let parts = chain.bytes().chunks(room);
-        let total = u16::try_from(parts.len()).map_err(|_| Exhausted)?;
-        let mut wire = Vec::with_capacity(parts.len());
-        for (number, part) in (1..=total).zip(parts) {
+        let contents = chain.bytes().chunks(room);
+        let total = u16::try_from(contents.len()).map_err(|_| Exhausted)?;
+        let mut parts = Vec::with_capacity(contents.len());
+        for (number, part) in (1..=total).zip(contents) {
             let first = if number == 1 { chain.first() } else { 0 };
-            wire.push(self.seal_part(header, first, Some((number, total)), part)?);
+            parts.push(self.seal_part(header, first, Some((number, total)), part)?);
         }
-        Ok(wire)
+        Ok(Wire { parts, promises: chain.promises })
     }
 
     fn seal_part(

@@ -40,6 +40,8 @@ pub(crate) struct Child {
     pub(crate) mode: Mode,
     pub(crate) selectors: Selectors,
     pub(crate) state: ChildState,
+    /// What we have made in its place.
+    pub(crate) successor: Option<Spi>,
     pub(crate) rekey_at: Option<Instant>,
     pub(crate) expires_at: Option<Instant>,
     /// The key exchange to offer when it is rekeyed.
@@ -118,6 +120,7 @@ impl Child {
             mode: agreed.mode,
             selectors: agreed.selectors,
             state: ChildState::InUse,
+            successor: None,
             rekey_at: time.soft.map(|soft| cx.now + cx.jittered(soft)),
             expires_at: time.hard.map(|hard| cx.now + hard),
             kex: settings.first_kex().or(agreed.suite.kex),

@@ -126,16 +126,21 @@ impl Context {
     }
 
     pub(crate) fn transmit(&mut self, local: SocketAddr, remote: SocketAddr, payload: Vec<u8>) {
+        self.enqueue(Datagram::new(local, remote, payload));
+    }
+
+    fn enqueue(&mut self, datagram: Datagram) {
         if self.transmits.len() >= self.config.limits.transmit_queue {
             self.drop(DropReason::TransmitQueueFull);
             return;
         }
-        self.transmits.push_back(Datagram { local, remote, payload });
+        self.transmits.push_back(datagram);
     }
 
     /// The same for a message that may travel in several datagrams.
     pub(crate) fn transmit_all(&mut self, local: SocketAddr, remote: SocketAddr, wire: Wire) {
-        wire.into_iter().for_each(|datagram| self.transmit(local, remote, datagram));
+        let Wire { parts, promises } = wire;
+        parts.into_iter().for_each(|payload| self.enqueue(Datagram { local, remote, payload, promises }));
     }
 
     pub(crate) fn poll_transmit(&mut self) -> Option<Datagram> {

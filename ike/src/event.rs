@@ -18,12 +18,35 @@ pub struct Datagram {
     pub remote: SocketAddr,
     /// An IKE message, or one octet: a NAT keepalive.
     pub payload: Vec<u8>,
+    /// On the way out: the inbound SPI of the CHILD_SA that the peer may send on as soon as it has read this. Hold the
+    /// datagram back until that SA stands wherever its packets may arrive; let all others go.
+    ///
+    /// - The IKE_AUTH response and the CREATE_CHILD_SA response that grant a CHILD_SA promise it: the peer knows all then.
+    /// - The request that deletes the CHILD_SA which we have replaced promises its successor: with the old one gone, the
+    ///   peer has nothing else to send on.
+    /// - Nothing else promises anything. Our CREATE_CHILD_SA *request* names an SPI, but there is no SA yet that could
+    ///   stand anywhere: its keys come with the response, and [`Event::ChildUp`] with that. A peer may send before we have
+    ///   read its response (RFC 7296 §2.8); whatever arrives between is lost, as if the response were late.
+    ///
+    /// Each part of a fragmented message promises the same. So does the message when it is sent again, with the same
+    /// octets: a datagram that equals one which is still held adds nothing and is dropped by the holder. Whether a
+    /// promise is kept is asked of the SA, not of the datagram: once the SA stands, or is gone
+    /// ([`Event::ChildDown`]), whatever promises it leaves at once, for the peer waits for it. Since the peer's next
+    /// request comes only after this answer, and our next request after this one's, nothing that matters can overtake
+    /// what is held.
+    pub promises: Option<Spi>,
 }
 
 /// The port on which IKE and ESP share UDP (RFC 3948).
 pub const NATT_PORT: u16 = 4500;
 
 impl Datagram {
+    /// One that promises nothing, such as every one that arrives.
+    #[must_use]
+    pub const fn new(local: SocketAddr, remote: SocketAddr, payload: Vec<u8>) -> Datagram {
+        Datagram { local, remote, payload, promises: None }
+    }
+
     /// Whether four zero octets must go before the payload (RFC 3948 §2.2): on port 4500, except for keepalives.
     #[must_use]
     pub fn needs_marker(&self) -> bool {

@@ -77,9 +77,9 @@ mod tests {
         let mut kept = KeptResponses::new(2, Duration::from_secs(10));
         let digests: Vec<_> = (0..3_u8).map(|octet| digest_of(&[octet])).collect();
         for (second, digest) in digests.iter().enumerate() {
-            kept.keep(Instant::from_secs(second as u64), *digest, vec![vec![second as u8]]);
+            kept.keep(Instant::from_secs(second as u64), *digest, vec![second as u8].into());
         }
-        assert_eq!((kept.find(&digests[0]), kept.find(&digests[2])), (None, Some(&vec![vec![2]])));
+        assert_eq!((kept.find(&digests[0]), kept.find(&digests[2])), (None, Some(&vec![2].into())));
         assert_eq!((kept.len(), kept.next_timeout()), (2, Some(Instant::from_secs(11))));
         kept.forget_expired(Instant::from_secs(11));
         assert_eq!((kept.len(), kept.find(&digests[1])), (1, None));

@@ -161,7 +161,7 @@ mod tests {
         assert_eq!(window.judge(1, b"one"), Arrival::Old);
         assert_eq!(window.judge(3, b"three"), Arrival::Ahead);
         assert_eq!(window.judge(u32::MAX, b"last"), Arrival::Ahead);
-        let answer = vec![b"answer".to_vec()];
+        let answer = Wire::from(b"answer".to_vec());
         window.answered(digest_of(b"two"), answer.clone());
         assert_eq!(window.judge(2, b"two"), Arrival::Again(&answer));
         assert_eq!(window.judge(2, b"Two"), Arrival::Old);
@@ -175,7 +175,7 @@ mod tests {
         let mut window = Incoming::starting_at(u32::MAX);
         assert!(window.is_nearly_used_up());
         assert_eq!(window.judge(u32::MAX, b"last"), Arrival::Next);
-        let answer = vec![b"answer".to_vec()];
+        let answer = Wire::from(b"answer".to_vec());
         window.answered(digest_of(b"last"), answer.clone());
         assert!(window.is_nearly_used_up());
         // The last one is answered again like any other, and nothing comes after it.
@@ -185,7 +185,7 @@ mod tests {
         }
         let mut ours = Outgoing::starting_at(u32::MAX - 1);
         assert!(ours.is_nearly_used_up());
-        ours.sent(Instant::ZERO, ExchangeType::Informational, Vec::new(), &Retransmission::default());
+        ours.sent(Instant::ZERO, ExchangeType::Informational, Wire::default(), &Retransmission::default());
         ours.received();
         assert_eq!(ours.next_id(), None);
     }
@@ -195,7 +195,7 @@ mod tests {
         let pace = Retransmission { tries: 3, ..Retransmission::default() };
         let mut ours = Outgoing::default();
         assert_eq!(ours.next_id(), Some(0));
-        ours.sent(Instant::ZERO, ExchangeType::Informational, vec![b"ask".to_vec()], &pace);
+        ours.sent(Instant::ZERO, ExchangeType::Informational, b"ask".to_vec().into(), &pace);
         assert_eq!(ours.next_id(), None);
         assert!(ours.awaits(0, ExchangeType::Informational));
         assert!(!ours.awaits(0, ExchangeType::CreateChildSa) && !ours.awaits(1, ExchangeType::Informational));
@@ -204,7 +204,7 @@ mod tests {
             assert_eq!(ours.on_time(now, &pace), Patience::Wait);
             now += Duration::from_secs(seconds);
             assert_eq!(ours.next_timeout(), Some(now));
-            assert_eq!(ours.on_time(now, &pace), Patience::SendAgain(vec![b"ask".to_vec()]));
+            assert_eq!(ours.on_time(now, &pace), Patience::SendAgain(b"ask".to_vec().into()));
         }
         now += Duration::from_secs(4);
         assert_eq!(ours.on_time(now, &pace), Patience::GiveUp);

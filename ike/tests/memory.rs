@@ -109,7 +109,7 @@ fn acquainted() -> (Pair, Flood) {
         if replaces_child { client.rekey_child(now, spi) } else { client.rekey_ike(now, spi) }.unwrap();
         pair.run(Duration::from_secs(1));
     }
-    let seen = |sent: &Datagram| Datagram { local: sent.remote, remote: sent.local, payload: sent.payload.clone() };
+    let seen = |sent: &Datagram| Datagram::new(sent.remote, sent.local, sent.payload.clone());
     let honest = pair.sent.drain(..).filter(|(from, _)| *from == Side::Client).map(|(_, sent)| seen(&sent)).collect();
     (pair, Flood { honest, rng: ChaCha20Rng::seed_from_u64(18) })
 }

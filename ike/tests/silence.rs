@@ -139,10 +139,10 @@ fn hostile_41_a_full_table_of_ike_sas_refuses_new_peers_and_serves_the_others() 
     other.initiate(now, "home", "web", address("192.0.2.9:500"), address(SERVER)).unwrap();
     let tell = |pair: &mut Pair, other: &mut ike::Endpoint| {
         while let Some(sent) = other.poll_transmit() {
-            let seen = ike::Datagram { local: sent.remote, remote: sent.local, payload: sent.payload };
+            let seen = ike::Datagram::new(sent.remote, sent.local, sent.payload);
             pair.server.handle_datagram(pair.now, &seen);
             while let Some(answer) = pair.server.poll_transmit() {
-                let seen = ike::Datagram { local: answer.remote, remote: answer.local, payload: answer.payload };
+                let seen = ike::Datagram::new(answer.remote, answer.local, answer.payload);
                 other.handle_datagram(pair.now, &seen);
             }
         }

@@ -250,7 +250,7 @@ impl World {
 
     /// Gives the endpoint a datagram, and checks whatever it says and does.
     pub fn hand_in(&mut self, payload: Vec<u8>) -> Vec<Datagram> {
-        self.endpoint.handle_datagram(self.now, &Datagram { local: local(), remote: remote(), payload });
+        self.endpoint.handle_datagram(self.now, &Datagram::new(local(), remote(), payload));
         self.drain()
     }
 

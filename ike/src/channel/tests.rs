@@ -43,7 +43,7 @@ fn open(channel: &mut Channel, datagram: &[u8]) -> Result<Opened, OpenError> {
 fn short_messages_travel_whole_and_long_ones_in_fragments() {
     for (octets, fragments) in [(0, 1), (1_000, 1), (1_140, 1), (1_200, 2), (5_000, 5)] {
         let (mut ours, mut theirs) = pair(true);
-        let wire = ours.seal(header(), &chain(octets), &Limits::default()).unwrap();
+        let wire = ours.seal(header(), &chain(octets), &Limits::default()).unwrap().parts;
         assert_eq!(wire.len(), fragments, "{octets}");
         assert!(wire.iter().all(|datagram| datagram.len() <= Limits::default().message_bytes));
         let (last, others) = wire.split_last().unwrap();
@@ -60,17 +60,17 @@ fn short_messages_travel_whole_and_long_ones_in_fragments() {
 #[test]
 fn without_agreement_nothing_is_fragmented_and_no_fragment_taken() {
     let (mut plain, _) = pair(false);
-    assert_eq!(plain.seal(header(), &chain(5_000), &Limits::default()).unwrap().len(), 1);
+    assert_eq!(plain.seal(header(), &chain(5_000), &Limits::default()).unwrap().parts.len(), 1);
     let (mut ours, _) = pair(true);
     let (_, mut theirs) = pair(false);
-    let wire = ours.seal(header(), &chain(5_000), &Limits::default()).unwrap();
+    let wire = ours.seal(header(), &chain(5_000), &Limits::default()).unwrap().parts;
     assert_eq!(open(&mut theirs, &wire[0]).unwrap_err(), OpenError::NotEncrypted);
 }
 
 #[test]
 fn hostile_19_a_fragment_is_authenticated_before_it_is_kept() {
     let (mut ours, mut theirs) = pair(true);
-    let wire = ours.seal(header(), &chain(3_000), &Limits::default()).unwrap();
+    let wire = ours.seal(header(), &chain(3_000), &Limits::default()).unwrap().parts;
     for at in 0..wire[0].len() {
         let mut forged = wire[0].clone();
         forged[at] ^= 1;
@@ -95,9 +95,9 @@ fn hostile_19_fragment_numbers_that_make_no_sense_are_refused() {
 #[test]
 fn hostile_19_a_whole_message_between_fragments_does_not_mix_with_them() {
     let (mut ours, mut theirs) = pair(true);
-    let wire = ours.seal(header(), &chain(1_500), &Limits::default()).unwrap();
+    let wire = ours.seal(header(), &chain(1_500), &Limits::default()).unwrap().parts;
     assert_eq!(open(&mut theirs, &wire[0]).unwrap_err(), OpenError::Incomplete);
-    let whole = ours.seal(header(), &chain(0), &Limits::default()).unwrap();
+    let whole = ours.seal(header(), &chain(0), &Limits::default()).unwrap().parts;
     assert!(open(&mut theirs, &whole[0]).unwrap().body().is_ok());
     assert!(open(&mut theirs, &wire[1]).unwrap().body().is_ok());
 }
@@ -106,10 +106,10 @@ fn hostile_19_a_whole_message_between_fragments_does_not_mix_with_them() {
 fn hostile_19_fragments_of_a_request_and_of_a_response_never_make_one_message() {
     let (mut ours, mut theirs) = pair(true);
     let limits = Limits::default();
-    let request = ours.seal(header(), &chain(1_500), &limits).unwrap();
-    let response = ours.seal(Header { is_response: true, ..header() }, &chain(1_600), &limits).unwrap();
+    let request = ours.seal(header(), &chain(1_500), &limits).unwrap().parts;
+    let response = ours.seal(Header { is_response: true, ..header() }, &chain(1_600), &limits).unwrap().parts;
     let other = Header { exchange: ExchangeType::CreateChildSa, ..header() };
-    let other = ours.seal(other, &chain(1_500), &limits).unwrap();
+    let other = ours.seal(other, &chain(1_500), &limits).unwrap().parts;
     assert_eq!((request.len(), response.len(), other.len()), (2, 2, 2));
     assert_eq!(open(&mut theirs, &request[0]).unwrap_err(), OpenError::Incomplete);
     assert_eq!(open(&mut theirs, &response[1]).unwrap_err(), OpenError::Incomplete);
@@ -130,7 +130,7 @@ fn hostile_19_fragments_of_a_request_and_of_a_response_never_make_one_message() 
 #[test]
 fn padding_longer_than_the_content_is_malformed_not_forged() {
     let (mut ours, mut theirs) = pair(false);
-    let mut message = ours.seal(header(), &chain(0), &Limits::default()).unwrap().remove(0);
+    let mut message = ours.seal(header(), &chain(0), &Limits::default()).unwrap().parts.remove(0);
     assert!(open(&mut theirs, &message).unwrap().body().is_ok());
     message.truncate(HEADER_LEN + SK_HEADER_LEN);
     let length = (message.len() + IV_LEN + 3 + ICV_LEN) as u32;

@@ -152,6 +152,7 @@ pub(crate) fn grant(
     if terms.mode == Mode::Transport {
         chain.push(&Payload::Notify(Notify::new(NotifyKind::USE_TRANSPORT_MODE, &[])));
     }
+    chain.promises = Some(inbound);
     chain.push(&Payload::Sa(terms.chosen.payload(&inbound.to_be_bytes())));
     ingredients.tell(chain);
     chain.push(&Payload::TsInitiator(TrafficSelectors(terms.selectors.remote.clone())));

@@ -10,9 +10,10 @@ use crate::message::payload::{Delete, Payload, ProtocolId};
 use crate::message::{ExchangeType, PayloadChain};
 use crate::sa::{Active, IkeSa, Request};
 
-/// Asks the peer to delete a child, or tells it that it is gone here.
-pub(crate) fn start_child(inbound: Spi, active: Active) -> Request {
-    let chain = PayloadChain::new().with(&Payload::Delete(Delete::esp(&inbound.to_be_bytes())));
+/// Asks the peer to delete a child, or tells it that it is gone here. It may have one in its place that we have made.
+pub(crate) fn start_child(inbound: Spi, successor: Option<Spi>, active: Active) -> Request {
+    let mut chain = PayloadChain::new().with(&Payload::Delete(Delete::esp(&inbound.to_be_bytes())));
+    chain.promises = successor;
     Request { exchange: ExchangeType::Informational, chain, active }
 }
 

@@ -286,6 +286,9 @@ fn install(sa: &mut IkeSa, cx: &mut Context, pending: &Pending, settings: &Child
             if let Some(rival) = &pending.rival {
                 sa.make_redundant(cx, rival.inbound);
             }
+            if let Some(old) = sa.child_mut(pending.old) {
+                old.successor = Some(pending.inbound);
+            }
             sa.queue(Task::DeleteChild(pending.old, DownReason::Replaced));
         }
         Verdict::TheirsStays => {

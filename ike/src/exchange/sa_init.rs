@@ -53,7 +53,7 @@ pub(crate) fn handle(
         Ok(Some(Outcome::Begun(half_open))) => {
             let expires_at = cx.now + cx.config.timing.half_open;
             cx.counters.half_open_begun += 1;
-            cx.kept.keep(cx.now, digest, vec![half_open.response.clone()]);
+            cx.kept.keep(cx.now, digest, half_open.response.clone().into());
             cx.transmit(datagram.local, datagram.remote, half_open.response.clone());
             table.insert(expires_at, *half_open);
         }

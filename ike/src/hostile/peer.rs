@@ -88,7 +88,7 @@ impl Server {
 
     /// Hands it a datagram and takes what it answers.
     pub(super) fn hear(&mut self, remote: SocketAddr, payload: &[u8]) -> Vec<Datagram> {
-        let datagram = Datagram { local: self.local, remote, payload: payload.to_vec() };
+        let datagram = Datagram::new(self.local, remote, payload.to_vec());
         self.endpoint.handle_datagram(self.now, &datagram);
         self.drain()
     }
@@ -280,7 +280,7 @@ impl Peer {
 
     pub(super) fn seal(&mut self, header: Header, chain: &PayloadChain) -> Vec<u8> {
         let (_, channel, _) = self.secrets.as_mut().unwrap();
-        channel.seal(header, chain, &Limits::default()).unwrap().remove(0)
+        channel.seal(header, chain, &Limits::default()).unwrap().parts.remove(0)
     }
 
     pub(super) fn open(&mut self, payload: &[u8]) -> Opened {

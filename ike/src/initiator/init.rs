@@ -73,7 +73,7 @@ impl Initiating {
         sent.request.clone_from(&request);
         // Each request of this exchange has message ID 0, also those with a cookie or another group.
         self.outgoing = Outgoing::starting_at(0);
-        self.send(cx, exchange, vec![request]);
+        self.send(cx, exchange, request.into());
     }
 
     /// The response is not authenticated yet, so what makes no sense is dropped and the right one waited for.

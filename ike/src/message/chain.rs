@@ -1,5 +1,7 @@
 //! Writing: payloads one after the other, each naming the next.
 
+use ipsec::Spi;
+
 use crate::message::header::{HEADER_LEN, Header};
 use crate::message::payload::Payload;
 
@@ -12,6 +14,8 @@ pub struct PayloadChain {
     bytes: Vec<u8>,
     /// Where the last payload's header stands; its first octet will name the next one.
     last_at: Option<usize>,
+    /// The CHILD_SA of ours that the peer may send on once it has read this.
+    pub(crate) promises: Option<Spi>,
 }
 
 impl PayloadChain {

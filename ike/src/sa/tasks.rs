@@ -135,9 +135,10 @@ impl IkeSa {
                     ChildState::InUse | ChildState::Replaced | ChildState::Redundant => ChildState::Closing,
                     ChildState::Closing => return None,
                 };
-                Some(delete::start_child(inbound, Active::DeleteChild(inbound, reason)))
+                let successor = child.successor;
+                Some(delete::start_child(inbound, successor, Active::DeleteChild(inbound, reason)))
             }
-            Task::ReportGone(inbound) => Some(delete::start_child(inbound, Active::ReportGone)),
+            Task::ReportGone(inbound) => Some(delete::start_child(inbound, None, Active::ReportGone)),
             Task::DeleteIke(reason) => Some(delete::start_ike(reason)),
             Task::Probe => Some(informational::start_probe()),
         }

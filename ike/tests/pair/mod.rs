@@ -238,7 +238,7 @@ impl Pair {
 
     /// What the receiver sees: source and destination swapped, and the NAT's work.
     fn translate(&self, from: Side, datagram: &Datagram) -> Datagram {
-        let mut seen = Datagram { local: datagram.remote, remote: datagram.local, payload: datagram.payload.clone() };
+        let mut seen = Datagram::new(datagram.remote, datagram.local, datagram.payload.clone());
         match (self.nat, from) {
             (None, _) => {}
             (Some(outside), Side::Client) => {

@@ -21,7 +21,7 @@ mod snapshot;
 
 use core::net::IpAddr;
 use core::time::Duration;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use datapath::buffer::PacketBuffer;
 use datapath::mailbox::{Command, Event, PuntReason, Retired, SaName};
@@ -88,8 +88,9 @@ pub struct ControlCore<B> {
     sender_numbers: SenderNumbers,
     frames: FrameSource<B>,
     listing: Option<Listing>,
-    /// IKE messages wait until every core has executed the commands up to here, or until the instant.
+    /// IKE messages that promise an SA wait until every core has executed the commands up to here, or until the instant.
     barrier: Option<Instant>,
+    held: VecDeque<ike::Datagram>,
     drop_watch: DropWatch,
     outbound_sequences: BTreeMap<IpAddr, String>,
     busy_polls: u64,
@@ -109,6 +110,7 @@ impl<B: PacketBuffer> ControlCore<B> {
             frames: parts.frames,
             listing: None,
             barrier: None,
+            held: VecDeque::new(),
             drop_watch: DropWatch::default(),
             outbound_sequences: parts.outbound_sequences,
             busy_polls: 0,
@@ -313,7 +315,7 @@ impl<B: PacketBuffer> ControlCore<B> {
         while let Some(datagram) = self.stack.poll_datagram() {
             busy = true;
             let crate::stack::IkeDatagram { local, remote, payload } = datagram;
-            self.ike.handle_datagram(now, &ike::Datagram { local, remote, payload });
+            self.ike.handle_datagram(now, &ike::Datagram::new(local, remote, payload));
         }
         busy
     }
@@ -407,18 +409,24 @@ impl<B: PacketBuffer> ControlCore<B> {
         }
     }
 
-    /// Lets IKE's messages go once what they promise is in force.
+    /// Lets IKE's messages go: those that promise an SA once it is in force, all others at once.
     fn send_ike(&mut self, now: Instant) {
-        if let Some(patience_ends) = self.barrier {
-            if !self.cores.all_applied() {
-                if now < patience_ends {
-                    return;
-                }
-                warn!("a data core is slow: IKE goes on before an SA stands on all of them");
-            }
-            self.barrier = None;
-        }
         while let Some(datagram) = self.ike.poll_transmit() {
+            if self.barrier.is_none() || datagram.promises.is_none() {
+                self.stack.send_datagram(now, datagram.local, datagram.remote, &datagram.payload);
+            } else if !self.held.contains(&datagram) {
+                self.held.push_back(datagram);
+            }
+        }
+        let Some(patience_ends) = self.barrier else { return };
+        if !self.cores.all_applied() {
+            if now < patience_ends {
+                return;
+            }
+            warn!("a data core is slow: IKE goes on before an SA stands on all of them");
+        }
+        self.barrier = None;
+        for datagram in self.held.drain(..) {
             self.stack.send_datagram(now, datagram.local, datagram.remote, &datagram.payload);
         }
     }

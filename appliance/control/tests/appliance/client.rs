@@ -132,7 +132,7 @@ impl Client {
         self.ike.handle_timeout(world.now);
         while let Some(datagram) = self.stack.poll_datagram() {
             let (local, remote) = (datagram.local, datagram.remote);
-            self.ike.handle_datagram(world.now, &Datagram { local, remote, payload: datagram.payload });
+            self.ike.handle_datagram(world.now, &Datagram::new(local, remote, datagram.payload));
         }
         while let Some(event) = self.ike.poll_event() {
             self.follow(event);
