@@ -11,10 +11,12 @@
 
 #![forbid(unsafe_code)]
 
+pub mod dpt;
 pub mod fabric;
 pub mod facility;
 pub mod frame;
 pub mod id;
 pub mod member;
+pub mod sequence;
 pub mod shadow;
 pub mod vcrt;
