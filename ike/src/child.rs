@@ -100,7 +100,7 @@ impl Child {
             replay_window_packets: settings.replay_window_packets,
             selectors: agreed.selectors.clone(),
             lifetime: settings.lifetime,
-            epoch: cx.config.epoch,
+            epoch: cx.epoch_at(path.local.ip()),
         };
         let children = ChildSa {
             inbound: half(Direction::Inbound, agreed.inbound, inbound_key),

@@ -1,6 +1,6 @@
 //! What every IKE SA of an endpoint shares while it works: time, chance, policy, numbers, and what goes out.
 
-use core::net::SocketAddr;
+use core::net::{IpAddr, SocketAddr};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
@@ -29,6 +29,10 @@ pub(crate) struct Context {
     pub(crate) now: Instant,
     pub(crate) rng: ChaCha20Rng,
     pub(crate) config: EndpointConfig,
+    /// The epochs of our addresses.
+    pub(crate) epochs: BTreeMap<IpAddr, u64>,
+    /// Addresses of ours for which IKE is silent.
+    pub(crate) unserved: BTreeSet<IpAddr>,
     pub(crate) connections: Vec<Connection>,
     pub(crate) secrets: Secrets,
     pub(crate) spis: SpiPool,
@@ -75,7 +79,10 @@ impl Context {
             error_replies: FairLimit::new(config.limits.error_replies_per_second, &mut rng),
             reports: TokenBucket::new(config.limits.reports_per_second),
             rng,
+            last_peer: config.peer_base,
             config,
+            epochs: BTreeMap::new(),
+            unserved: BTreeSet::new(),
             connections: Vec::new(),
             secrets: Secrets::default(),
             spis: SpiPool::default(),
@@ -85,7 +92,6 @@ impl Context {
             events: VecDeque::new(),
             effects: Vec::new(),
             transmits: VecDeque::new(),
-            last_peer: 0,
         }
     }
 
@@ -111,8 +117,13 @@ impl Context {
     }
 
     pub(crate) fn next_peer(&mut self) -> PeerId {
-        self.last_peer += 1;
+        self.last_peer = self.last_peer.saturating_add(1);
         PeerId(self.last_peer)
+    }
+
+    /// In which epoch an SA of this address of ours is born now.
+    pub(crate) fn epoch_at(&self, dvipa: IpAddr) -> u64 {
+        self.epochs.get(&dvipa).copied().unwrap_or(self.config.epoch)
     }
 
     /// Whether an IKE SA may be replaced, which takes one more for a while.
@@ -130,6 +141,9 @@ impl Context {
     }
 
     fn enqueue(&mut self, datagram: Datagram) {
+        if self.unserved.contains(&datagram.local.ip()) {
+            return self.drop(DropReason::NotServed);
+        }
         if self.transmits.len() >= self.config.limits.transmit_queue {
             self.drop(DropReason::TransmitQueueFull);
             return;

@@ -52,6 +52,7 @@ drop_reasons! {
     SaTableFull = "ike_sa_table_full", "No room for another IKE SA.";
     ErrorReplyHeldBack = "ike_error_reply_held_back", "An error message was not sent: too many of them already.";
     TransmitQueueFull = "ike_transmit_queue_full", "A datagram of ours was dropped: the queue is full.";
+    NotServed = "ike_not_served", "To or from an address that this appliance does not own now.";
     ShuttingDown = "ike_shutting_down", "A new IKE SA while shutting down.";
 }
 

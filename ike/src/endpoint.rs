@@ -1,5 +1,6 @@
 //! The endpoint: where datagrams, time and commands come in, and datagrams and events go out.
 
+mod addresses;
 mod commands;
 mod datagrams;
 mod heard;

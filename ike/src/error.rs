@@ -154,6 +154,9 @@ pub enum CommandError {
         /// The limit.
         allowed: usize,
     },
+    /// IKE is silent for this address of ours.
+    #[error("{0} is not served: another appliance owns it")]
+    NotServed(core::net::IpAddr),
     /// The endpoint is shutting down.
     #[error("the endpoint is shutting down")]
     ShuttingDown,

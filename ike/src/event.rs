@@ -103,6 +103,8 @@ pub enum DownReason {
     PeerForgot,
     /// One side broke the protocol.
     ProtocolError,
+    /// Another appliance owns its address now; the peer was told nothing.
+    Disowned,
     /// The endpoint shut down.
     Shutdown,
 }
@@ -122,6 +124,7 @@ impl DownReason {
             DownReason::InitialContact => "the peer started anew",
             DownReason::PeerForgot => "the peer does not have it",
             DownReason::ProtocolError => "protocol error",
+            DownReason::Disowned => "another appliance owns the address",
             DownReason::Shutdown => "shut down",
         }
     }

@@ -25,6 +25,8 @@ pub(crate) struct HalfOpen {
     pub(crate) request: Vec<u8>,
     /// The whole IKE_SA_INIT response: we sign it.
     pub(crate) response: Vec<u8>,
+    /// Our address.
+    pub(crate) local: IpAddr,
     pub(crate) remote: SocketAddr,
     pub(crate) nat: Nat,
     /// IKE_AUTH messages that failed their integrity check.
@@ -52,6 +54,12 @@ impl HalfOpenTable {
     /// How many come from this address.
     pub(crate) fn of_address(&self, address: IpAddr) -> usize {
         self.per_address.get(&address).map_or(0, BTreeSet::len)
+    }
+
+    /// Our SPIs of those at this address of ours.
+    pub(crate) fn at_address(&self, local: IpAddr) -> Vec<IkeSpi> {
+        let there = self.by_spi.iter().filter(|(_, entry)| entry.half_open.local == local);
+        there.map(|(spi, _)| *spi).collect()
     }
 
     pub(crate) fn insert(&mut self, expires_at: Instant, half_open: HalfOpen) {

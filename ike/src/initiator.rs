@@ -7,7 +7,7 @@
 mod auth;
 mod init;
 
-use core::net::SocketAddr;
+use core::net::{IpAddr, SocketAddr};
 
 use ipsec::time::Instant;
 
@@ -94,6 +94,11 @@ impl Initiating {
             Phase::Init(_) => {}
             Phase::Auth(sent) => cx.spis.free_esp(sent.inbound),
         }
+    }
+
+    /// Our address.
+    pub(crate) fn local_address(&self) -> IpAddr {
+        self.local.ip()
     }
 
     /// A datagram with our SPI.

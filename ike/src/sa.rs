@@ -287,7 +287,7 @@ impl IkeSa {
         }
         cx.spis.free_ike(self.local_spi());
         if let Some((request, response)) = self.incoming.into_last() {
-            cx.kept.keep(cx.now, request, response);
+            cx.kept.keep(cx.now, self.path.local.ip(), request, response);
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The authenticated IKE SAs of an endpoint: by our SPI, by deadline, by identity.
 
+use core::net::IpAddr;
 use std::collections::{BTreeMap, BTreeSet};
 
 use ipsec::sa::PeerId;
@@ -33,6 +34,11 @@ impl SaTable {
 
     pub(crate) fn spis(&self) -> Vec<IkeSpi> {
         self.by_spi.keys().copied().collect()
+    }
+
+    /// Our SPIs of the IKE SAs of this address of ours.
+    pub(crate) fn at_address(&self, local: IpAddr) -> Vec<IkeSpi> {
+        self.iter().filter(|sa| sa.path.local.ip() == local).map(IkeSa::local_spi).collect()
     }
 
     pub(crate) fn put(&mut self, sa: Box<IkeSa>) {

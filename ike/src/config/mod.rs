@@ -23,6 +23,11 @@ pub struct EndpointConfig {
     /// Starts every IV of IKE messages; must differ from that of every other endpoint, and every earlier run, that
     /// uses the same keys (RFC 6054).
     pub sender_id: u16,
-    /// Stands in every SA that is born here.
+    /// Stands in every SA that is born at an address of which [`set_epoch`](crate::Endpoint::set_epoch) has said nothing.
     pub epoch: u64,
+    /// Peers are numbered upwards from here; the first gets the next number. Where several endpoints share one space of
+    /// numbers, such as the starts of the members of a cluster, each has its own base, far enough from the next one's:
+    /// peers are numbered as they come and no number comes again. Let it leave the highest 2^32 numbers alone: SAs
+    /// without IKE take theirs from there.
+    pub peer_base: u64,
 }

@@ -22,11 +22,6 @@ impl Endpoint {
         self.cx.secrets = secrets;
     }
 
-    /// New SAs are born in this epoch.
-    pub fn set_epoch(&mut self, epoch: u64) {
-        self.cx.config.epoch = epoch;
-    }
-
     pub(super) fn owner(&self, inbound: Spi) -> Result<IkeSpi, CommandError> {
         self.cx.spis.owner(inbound).ok_or(CommandError::UnknownChild(inbound))
     }
@@ -90,6 +85,9 @@ impl Endpoint {
         self.cx.now = now;
         if self.shutdown_ends_at.is_some() {
             return Err(CommandError::ShuttingDown);
+        }
+        if !self.serves(local.ip()) {
+            return Err(CommandError::NotServed(local.ip()));
         }
         let allowed = self.cx.config.limits.ike_sas;
         if self.established.len() + self.initiating.len() >= allowed {

@@ -21,6 +21,9 @@ impl Endpoint {
         self.cx.now = now;
         self.cx.counters.datagrams_received += 1;
         self.cx.kept.forget_expired(now);
+        if !self.serves(datagram.local.ip()) {
+            return self.cx.drop(DropReason::NotServed);
+        }
         if datagram.payload.len() > self.cx.config.limits.datagram_bytes {
             return self.cx.drop(DropReason::TooLong);
         }
@@ -37,7 +40,14 @@ impl Endpoint {
         }
         // The flag says who the sender was at the birth of the IKE SA; the other SPI is then ours.
         let spi = if header.from_initiator { header.spis.responder } else { header.spis.initiator };
-        if self.half_open.get_mut(spi).is_some() {
+        // Each address of ours has its own IKE SAs: it may move to another appliance while others stay.
+        let here = datagram.local.ip();
+        let half_open = self.half_open.get_mut(spi).map(|half_open| half_open.local);
+        let begun = self.initiating.get(&spi).map(|begun| begun.local_address());
+        if half_open.or(begun).is_some_and(|theirs| theirs != here) {
+            return self.cx.drop(DropReason::UnknownSa);
+        }
+        if half_open.is_some() {
             return self.handle_half_open(spi, header, datagram);
         }
         if let Some(initiating) = self.take_initiating(spi) {
@@ -45,7 +55,7 @@ impl Endpoint {
             return self.put_back_initiating(progress);
         }
         match self.take(spi) {
-            Some(mut sa) if sa.spis == header.spis => {
+            Some(mut sa) if sa.spis == header.spis && sa.path.local.ip() == here => {
                 self.promote(&mut sa, header, datagram);
                 sa.handle_datagram(&mut self.cx, header, datagram);
                 sa.watch_message_ids();
@@ -135,7 +145,7 @@ impl Endpoint {
     /// No such IKE SA. It may have been answered before it went.
     fn handle_stray(&mut self, header: &Header, datagram: &Datagram) {
         if !header.is_response
-            && let Some(response) = self.cx.kept.find(&digest_of(&datagram.payload)).cloned()
+            && let Some(response) = self.cx.kept.find(datagram.local.ip(), &digest_of(&datagram.payload)).cloned()
         {
             self.cx.counters.requests_repeated += 1;
             return self.cx.transmit_all(datagram.local, datagram.remote, response);

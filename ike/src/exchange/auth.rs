@@ -168,7 +168,7 @@ pub(crate) fn refuse(
     cx.counters.authentication_failed += u64::from(matches!(refusal, Refusal::AuthenticationFailed(_)));
     let reply = header.reply(half_open.spis.responder);
     if let Ok(response) = half_open.channel.seal(reply, &refusal.to_chain(), &cx.config.limits) {
-        cx.kept.keep(cx.now, opened.digest(), response.clone());
+        cx.kept.keep(cx.now, datagram.local.ip(), opened.digest(), response.clone());
         cx.transmit_all(datagram.local, datagram.remote, response);
     }
     cx.spis.free_ike(half_open.spis.responder);

@@ -40,7 +40,7 @@ pub(crate) fn handle(
         return cx.drop(DropReason::Malformed);
     }
     let digest = digest_of(&datagram.payload);
-    if let Some(response) = cx.kept.find(&digest).cloned() {
+    if let Some(response) = cx.kept.find(datagram.local.ip(), &digest).cloned() {
         cx.counters.requests_repeated += 1;
         return cx.transmit_all(datagram.local, datagram.remote, response);
     }
@@ -53,7 +53,7 @@ pub(crate) fn handle(
         Ok(Some(Outcome::Begun(half_open))) => {
             let expires_at = cx.now + cx.config.timing.half_open;
             cx.counters.half_open_begun += 1;
-            cx.kept.keep(cx.now, digest, half_open.response.clone().into());
+            cx.kept.keep(cx.now, datagram.local.ip(), digest, half_open.response.clone().into());
             cx.transmit(datagram.local, datagram.remote, half_open.response.clone());
             table.insert(expires_at, *half_open);
         }
@@ -194,6 +194,7 @@ fn begin(
     }
     let keys = IkeKeys::derive(chosen.suite, &skeyseed(chosen.suite.prf, &nonces, &shared), &nonces, spis);
     Ok(HalfOpen {
+        local: datagram.local.ip(),
         spis,
         suite: chosen.suite,
         channel: Channel::new(Role::Responder, chosen.suite, &keys, cx.config.sender_id, fragmentation),

@@ -3,6 +3,7 @@
 //! Tests are named after the numbers of the project's list of hostile inputs. Those that need no keys, or two honest
 //! endpoints, stand beside the code they try and in `tests/`.
 
+mod addresses;
 mod auth;
 mod bounds;
 mod children;

@@ -92,9 +92,11 @@ const fn severity_of(reason: IkeDrop) -> Severity {
         IkeDrop::HalfOpenFull | IkeDrop::SaTableFull | IkeDrop::ErrorReplyHeldBack | IkeDrop::TransmitQueueFull => {
             Severity::Shortage
         }
-        IkeDrop::UnknownSa | IkeDrop::OldMessageId | IkeDrop::UnexpectedResponse | IkeDrop::ShuttingDown => {
-            Severity::Expected
-        }
+        IkeDrop::UnknownSa
+        | IkeDrop::OldMessageId
+        | IkeDrop::UnexpectedResponse
+        | IkeDrop::NotServed
+        | IkeDrop::ShuttingDown => Severity::Expected,
         IkeDrop::TooLong
         | IkeDrop::Header
         | IkeDrop::Version

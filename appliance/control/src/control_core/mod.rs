@@ -455,6 +455,7 @@ fn lingering(reason: DownReason) -> Duration {
         | DownReason::InitialContact
         | DownReason::PeerForgot
         | DownReason::ProtocolError
+        | DownReason::Disowned
         | DownReason::Shutdown => Duration::ZERO,
     }
 }
