@@ -94,6 +94,10 @@ drop_reasons! {
     TooBig "too_big" Expected "The packet exceeds the MTU of its way and may not be cut.";
     NoRoom "no_room" Shortage "The frame's buffer has no room for the ESP headers and trailer.";
     IvExhausted "iv_exhausted" Shortage "This core's sender id has no IV left or is too old for the SA; a new one is being drawn.";
+    BelowFloor "below_floor" Suspicious "The sequence number lies at or below the SA's floor: somewhere in the cluster it may have been delivered before.";
+    LifesizeUngranted "lifesize_ungranted" Shortage "The owner has granted this member no more bytes of the SA yet.";
+    MarkReached "mark_reached" Shortage "The outbound SA's numbers have reached the mark that the coupling facility holds; it is being raised.";
+    NoNumber "no_number" Shortage "No sequence number came in time for a packet that shares its SA with other members.";
     // Shortages between cores and ports.
     HandoverFull "handover_full" Shortage "The ring to the core that owns the connection is full.";
     PuntFull "punt_full" Shortage "The ring to the control core is full.";

@@ -235,12 +235,14 @@ fn reason_of(error: InboundError) -> DropReason {
         InboundError::Truncated => DropReason::EspTruncated,
         InboundError::Replayed => DropReason::ReplayDuplicate,
         InboundError::TooOld => DropReason::ReplayTooOld,
+        InboundError::BelowFloor => DropReason::BelowFloor,
         InboundError::AuthenticationFailed => DropReason::AuthenticationFailed,
         InboundError::BadPadding => DropReason::PaddingMalformed,
         InboundError::UnknownNextHeader => DropReason::NextHeaderNotServed,
         InboundError::MalformedInner => DropReason::InnerMalformed,
         InboundError::Dummy => DropReason::DummyPacket,
         InboundError::HardLimit => DropReason::LifesizeHard,
+        InboundError::Ungranted => DropReason::LifesizeUngranted,
     }
 }
 

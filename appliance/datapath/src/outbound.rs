@@ -216,6 +216,9 @@ fn encapsulate<B: PacketBuffer>(
 fn reason_of(error: OutboundError) -> DropReason {
     match error {
         OutboundError::HardLimit | OutboundError::SequenceExhausted => DropReason::LifesizeHard,
+        OutboundError::Ungranted => DropReason::LifesizeUngranted,
+        OutboundError::MarkReached => DropReason::MarkReached,
+        OutboundError::NoNumber => DropReason::NoNumber,
         OutboundError::IvExhausted | OutboundError::SenderTooFar => DropReason::IvExhausted,
         OutboundError::WrongRoom => DropReason::NoRoom,
         OutboundError::TooLong => DropReason::TooBig,

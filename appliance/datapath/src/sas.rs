@@ -180,11 +180,12 @@ impl InboundEntry {
 /// no number can be repeated by anybody.
 fn is_fresh(opened: &Result<Opened, InboundError>) -> bool {
     match opened {
-        Ok(_) | Err(InboundError::Dummy | InboundError::HardLimit) => true,
+        Ok(_) | Err(InboundError::Dummy | InboundError::HardLimit | InboundError::Ungranted) => true,
         Err(
             InboundError::Truncated
             | InboundError::Replayed
             | InboundError::TooOld
+            | InboundError::BelowFloor
             | InboundError::AuthenticationFailed
             | InboundError::BadPadding
             | InboundError::UnknownNextHeader

@@ -22,7 +22,7 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use ipsec::Spi;
 use ipsec::cipher::Cipher;
 use ipsec::engine::{Engine, EngineChoice, EngineKind, select};
-use ipsec::inbound::{InboundSa, InboundShared};
+use ipsec::inbound::{Carried, InboundSa, InboundShared};
 use ipsec::iv::{IvGenerator, SenderNumber};
 use ipsec::key::SaKey;
 use ipsec::lifetime::Lifetime;
@@ -138,7 +138,8 @@ fn esp(c: &mut Criterion<CpuTime>) {
             group.bench_function("open, a burst prepared ahead", |b| {
                 b.iter(|| {
                     burst.iter_mut().for_each(|buffer| buffer.copy_from_slice(black_box(&packet)));
-                    let prepared: [_; BURST] = core::array::from_fn(|at| receiver.prepare(&burst[at], 0).unwrap());
+                    let prepared: [_; BURST] =
+                        core::array::from_fn(|at| receiver.prepare(&burst[at], Carried::NOTHING).unwrap());
                     for (buffer, prepared) in burst.iter_mut().zip(&prepared) {
                         let _ = black_box(receiver.open_prepared(buffer, prepared));
                     }

@@ -1,30 +1,32 @@
 //! From ESP to the packet inside it: the steps of RFC 4303 §3.4 for one SA.
 //!
-//! **Purpose.** [`InboundShared`] is what all cores know of an SA and nobody changes; [`InboundSa`] is what one core
-//! has for itself: its replay window, its share of the lifesize, its counters.
+//! **Purpose.** [`InboundShared`] is what all cores know of an SA; [`InboundSa`] is what one core has for itself: its
+//! replay window, its share of the lifesize, its counters.
 //!
-//! **Promises.** [`InboundSa::open`] either returns a verified packet, once, or refuses it with a reason, counted. No
-//! refusal moves the window. Nothing allocates.
+//! **Promises.** [`InboundSa::open`] and its kin either return a verified packet, once, or refuse it with a reason,
+//! counted. No refusal of a packet that was not verified moves the window, and no number at or below the floor is ever
+//! accepted, whatever the window says. Nothing allocates.
 //!
 //! **What it never does.** It does not judge inner addresses by itself: ask [`InboundSa::admits`] before delivery.
 
 mod counters;
+mod floor;
 mod progress;
+mod shared;
 
 pub use counters::InboundCounters;
-use progress::Progress;
 pub use progress::STEP_PACKETS as PROGRESS_STEP_PACKETS;
+pub use shared::InboundShared;
 
 use core::ops::Range;
 use std::sync::Arc;
 
 use wire::flow::Inner;
 
-use crate::engine::{AeadKey, Engine, EngineKind, PeekBlocks, PeekKey, Peeked};
 use crate::esp::{self, Authentic, Claim, Trailer};
-use crate::lifetime::{HardLimit, Lifesize, LifesizeShare, Spent};
+use crate::lifetime::{LifesizeRefusal, LifesizeShare, Spent};
 use crate::replay::{ReplayError, ReplayWindow};
-use crate::sa::{BadSa, Direction, Frame, Mode, SaParameters};
+use crate::sa::{Frame, Mode};
 
 /// Why an inbound packet is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
@@ -38,6 +40,9 @@ pub enum InboundError {
     /// Its sequence number lies before the replay window, or is 0.
     #[error("too old: the sequence number lies before the replay window")]
     TooOld,
+    /// Its sequence number lies at or below the SA's floor: another appliance may have accepted it.
+    #[error("below the floor: another appliance may have accepted the sequence number")]
+    BelowFloor,
     /// The integrity check failed: forged, damaged, or sent under another key.
     #[error("authentication failed")]
     AuthenticationFailed,
@@ -56,6 +61,9 @@ pub enum InboundError {
     /// The SA may carry no more.
     #[error("the SA has reached its hard limit")]
     HardLimit,
+    /// This appliance has used up what it was granted of the SA's lifesize; more may come.
+    #[error("nothing is left of the lifesize that was granted")]
+    Ungranted,
 }
 
 /// A verified packet whose sequence number is now taken.
@@ -73,6 +81,21 @@ pub struct Opened {
     pub soft_reached: bool,
 }
 
+/// What came with a packet from the appliance that received it, which is a member and yet not the packet's sender. Each
+/// figure can only make the receiver stricter or help it to guess.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Carried {
+    /// Accept only numbers above this.
+    pub floor: u64,
+    /// The highest number of this SA that was authenticated there; 0 for unknown.
+    pub top: u64,
+}
+
+impl Carried {
+    /// Nothing came with the packet: it was received here.
+    pub const NOTHING: Self = Self { floor: 0, top: 0 };
+}
+
 /// What can be worked out of a packet before the cipher runs. It proves nothing.
 ///
 /// The cipher loads it as vectors, which stalls while the bytes are still on their way to the cache. So it should be made
@@ -81,7 +104,7 @@ pub struct Opened {
 #[derive(Debug)]
 pub struct Prepared {
     claim: Claim,
-    top_hint: u64,
+    carried: Carried,
 }
 
 impl Opened {
@@ -89,88 +112,6 @@ impl Opened {
     #[must_use]
     pub fn sequence(&self) -> u64 {
         self.proof.sequence()
-    }
-}
-
-/// What all cores know of one inbound SA. Nothing here changes but the claims on the lifesize and the progress.
-#[derive(Debug)]
-#[repr(C, align(64))]
-pub struct InboundShared {
-    /// What every packet asks for, in the cache line in which the key begins.
-    frame: Frame,
-    /// How far the SA has come, for the cores that have had none of its packets for long.
-    progress: Progress,
-    key: AeadKey,
-    peek_key: PeekKey,
-    lifesize: Lifesize,
-    parameters: SaParameters,
-}
-
-impl InboundShared {
-    /// Makes an SA ready for at most so many cores.
-    ///
-    /// # Errors
-    /// [`BadSa`] if the parameters contradict themselves.
-    pub fn new(parameters: SaParameters, engine: Engine, cores: u16) -> Result<Arc<Self>, BadSa> {
-        parameters.validate(Direction::Inbound)?;
-        Ok(Arc::new(Self {
-            frame: Frame::of(&parameters),
-            progress: Progress::default(),
-            key: AeadKey::new(engine, &parameters.key)?,
-            peek_key: PeekKey::new(&parameters.key).ok_or(BadSa::Key)?,
-            lifesize: Lifesize::new(&parameters.lifetime, cores),
-            parameters,
-        }))
-    }
-
-    /// What was agreed on.
-    #[must_use]
-    #[inline]
-    pub fn parameters(&self) -> &SaParameters {
-        &self.parameters
-    }
-
-    /// Up to about which number packets were authenticated on any core: less than [`PROGRESS_STEP_PACKETS`] below the
-    /// highest. Kept for extended sequence numbers only.
-    #[must_use]
-    #[inline]
-    pub fn progress(&self) -> u64 {
-        self.progress.get()
-    }
-
-    /// How much of the lifesize is claimed.
-    #[must_use]
-    pub fn lifesize(&self) -> &Lifesize {
-        &self.lifesize
-    }
-
-    /// Who decrypts.
-    #[must_use]
-    pub fn engine_kind(&self) -> EngineKind {
-        self.key.engine_kind()
-    }
-
-    /// Decrypts the beginning and the Next Header of a packet without verifying anything. Nothing moves, and the packet
-    /// stays as it is.
-    ///
-    /// # Errors
-    /// [`InboundError::Truncated`].
-    #[inline]
-    pub fn peek(&self, packet: &[u8]) -> Result<Peeked, InboundError> {
-        self.peek_key.peek(packet).ok_or(InboundError::Truncated)
-    }
-
-    /// Peeks into a burst: `seen[i]` becomes what [`peek`](Self::peek) sees of `packets[i]`, `None` if that is truncated.
-    /// Surplus packets or places are left alone. In two passes, which saves about a quarter of each packet's time.
-    #[inline]
-    pub fn peek_burst<const N: usize>(packets: &[(&Self, &[u8])], seen: &mut [Option<Peeked>; N]) {
-        let mut blocks: [Option<PeekBlocks>; N] = [const { None }; N];
-        for (blocks, (sa, packet)) in blocks.iter_mut().zip(packets) {
-            *blocks = sa.peek_key.counters(packet);
-        }
-        for ((seen, blocks), (sa, packet)) in seen.iter_mut().zip(&mut blocks).zip(packets) {
-            *seen = blocks.as_mut().map(|blocks| sa.peek_key.decrypt(packet, blocks));
-        }
     }
 }
 
@@ -184,9 +125,9 @@ pub struct InboundSa {
     counters: InboundCounters,
 }
 
-// The hot part, counters of accepted packets included, fits in two cache lines.
-const _: () = assert!(core::mem::offset_of!(InboundSa, counters) + 2 * size_of::<u64>() <= 2 * 64);
-const _: () = assert!(size_of::<InboundSa>() == 2 * 64);
+// The hot part, counters of accepted packets included, fits in two cache lines. The third holds counters of refusals.
+const _: () = assert!(core::mem::offset_of!(InboundSa, counters) + 3 * size_of::<u64>() <= 2 * 64);
+const _: () = assert!(size_of::<InboundSa>() == 3 * 64);
 
 impl InboundSa {
     /// One core's instance, with a window that has seen nothing.
@@ -219,33 +160,55 @@ impl InboundSa {
         &self.window
     }
 
-    /// Opens one ESP packet, SPI to ICV, in place: early replay check, verification and decryption, trailer, replay
-    /// window, lifesize, in this order.
+    /// Opens one ESP packet, SPI to ICV, in place: early replay and floor check, verification and decryption, trailer,
+    /// floor, replay window, lifesize, in this order.
     ///
     /// # Errors
-    /// [`InboundError`]. Unless it is `Dummy` or `HardLimit` the window has not moved. After `AuthenticationFailed` and
-    /// whatever can follow it the bytes are worthless.
+    /// [`InboundError`]. Unless it is `Dummy`, `HardLimit` or `Ungranted` the window has not moved. After
+    /// `AuthenticationFailed` and whatever can follow it the bytes are worthless.
     #[inline]
     pub fn open(&mut self, packet: &mut [u8]) -> Result<Opened, InboundError> {
-        let prepared = self.prepare(packet, 0)?;
+        self.open_carried(packet, Carried::NOTHING)
+    }
+
+    /// [`open`](Self::open) for a packet that another appliance received and passed on unchanged.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    #[inline]
+    pub fn open_carried(&mut self, packet: &mut [u8], carried: Carried) -> Result<Opened, InboundError> {
+        let prepared = self.prepare(packet, carried)?;
         self.open_prepared(packet, &prepared)
     }
 
-    /// The first step of [`open`](Self::open) alone: guesses the sequence number, refuses what is replayed, and works out
-    /// what the cipher will be asked. Nothing moves.
+    /// All of [`open`](Self::open) but the lifesize, which is for whoever delivers the packet. Its number is taken here.
     ///
-    /// In a burst, prepare every packet before the first is opened: that takes some 15 ns off each, see [`Prepared`].
-    /// `top_hint` is the highest number of this SA that was authenticated on another host (0 for unknown); like what the
-    /// cores of this one have seen it helps to guess the high bits of an extended sequence number, and nothing else.
+    /// The bytes are decrypted in place like those of `open`: to pass a packet on unchanged, authenticate a copy.
     ///
     /// # Errors
-    /// `Truncated`, `Replayed`, `TooOld`; `AuthenticationFailed` for a packet with another SPI than the SA's.
+    /// As [`open`](Self::open), but neither `HardLimit` nor `Ungranted`.
     #[inline]
-    pub fn prepare(&mut self, packet: &[u8], top_hint: u64) -> Result<Prepared, InboundError> {
+    pub fn authenticate(&mut self, packet: &mut [u8]) -> Result<Opened, InboundError> {
+        let prepared = self.prepare(packet, Carried::NOTHING)?;
+        self.authenticate_prepared(packet, &prepared)
+    }
+
+    /// The first step of [`open_carried`](Self::open_carried) and [`authenticate`](Self::authenticate) alone: guesses the
+    /// sequence number, refuses what is replayed or below the floor, and works out what the cipher will be asked. Nothing
+    /// moves.
+    ///
+    /// In a burst, prepare every packet before the first is opened: that takes some 15 ns off each, see [`Prepared`].
+    /// With extended sequence numbers the guess is the number nearest to the highest that is known: to this core, to the
+    /// others, or to the appliance that passed the packet on. It moves nothing; the cipher decides.
+    ///
+    /// # Errors
+    /// `Truncated`, `Replayed`, `TooOld`, `BelowFloor`; `AuthenticationFailed` for a packet with another SPI than the SA's.
+    #[inline]
+    pub fn prepare(&mut self, packet: &[u8], carried: Carried) -> Result<Prepared, InboundError> {
         // What the other cores see meanwhile must not change the guess of a packet that is under way.
-        let top_hint = top_hint.max(self.shared.progress());
-        self.claim(packet, top_hint)
-            .map(|claim| Prepared { claim, top_hint })
+        let carried = Carried { top: carried.top.max(self.shared.progress()), ..carried };
+        self.claim(packet, carried)
+            .map(|claim| Prepared { claim, carried })
             .inspect_err(|error| self.counters.count(*error))
     }
 
@@ -255,7 +218,10 @@ impl InboundSa {
     /// As [`open`](Self::open).
     #[inline]
     pub fn open_prepared(&mut self, packet: &mut [u8], prepared: &Prepared) -> Result<Opened, InboundError> {
-        let opened = self.open_claimed(packet, prepared);
+        let opened = self.verify_prepared(packet, prepared).and_then(|mut opened| {
+            opened.soft_reached = self.spend(opened.inner.len())?;
+            Ok(opened)
+        });
         match &opened {
             Ok(opened) => {
                 self.counters.packets += 1;
@@ -266,48 +232,94 @@ impl InboundSa {
         opened
     }
 
+    /// All steps of [`authenticate`](Self::authenticate) after the first, for the packet that was prepared.
+    ///
+    /// # Errors
+    /// As [`authenticate`](Self::authenticate).
     #[inline]
-    fn claim(&self, packet: &[u8], top_hint: u64) -> Result<Claim, InboundError> {
+    pub fn authenticate_prepared(&mut self, packet: &mut [u8], prepared: &Prepared) -> Result<Opened, InboundError> {
+        let opened = self.verify_prepared(packet, prepared);
+        match &opened {
+            Ok(_) => self.counters.authenticated += 1,
+            Err(error) => self.counters.count(*error),
+        }
+        opened
+    }
+
+    /// Pays for an inner packet of so many bytes that another appliance has opened and this one delivers, and counts it.
+    /// Says whether the soft limit was reached just now.
+    ///
+    /// # Errors
+    /// `HardLimit` or `Ungranted`: it may not be delivered.
+    #[inline]
+    pub fn charge(&mut self, inner_len: usize) -> Result<bool, InboundError> {
+        let charged = self.spend(inner_len);
+        match charged {
+            Ok(_) => {
+                self.counters.packets += 1;
+                self.counters.bytes += inner_len as u64;
+            }
+            Err(error) => self.counters.count(error),
+        }
+        charged
+    }
+
+    #[inline]
+    fn claim(&self, packet: &[u8], carried: Carried) -> Result<Claim, InboundError> {
         let Frame { spi, esn, .. } = self.shared.frame;
         let sequence_low = esp::sequence_low(packet).ok_or(InboundError::Truncated)?;
-        let sequence = self.window.candidate(sequence_low, top_hint);
+        let sequence = self.window.candidate(sequence_low, carried.top);
         self.window.check(sequence)?;
+        self.check_floor(sequence, carried)?;
         Claim::new(&self.shared.key, spi, esn, sequence, packet)
     }
 
     #[inline]
-    fn open_claimed(&mut self, packet: &mut [u8], prepared: &Prepared) -> Result<Opened, InboundError> {
-        let Prepared { claim, top_hint } = prepared;
-        // Packets that were opened since may have moved the window, by so much even that the guess is another.
-        if self.window.candidate(claim.sequence() as u32, *top_hint) != claim.sequence() {
-            let claim = self.claim(packet, *top_hint)?;
-            return self.open_verified(packet, &claim);
-        }
-        self.window.check(claim.sequence())?;
-        self.open_verified(packet, claim)
+    fn check_floor(&self, sequence: u64, carried: Carried) -> Result<(), InboundError> {
+        if sequence <= self.shared.floor().max(carried.floor) { Err(InboundError::BelowFloor) } else { Ok(()) }
     }
 
     #[inline]
-    fn open_verified(&mut self, packet: &mut [u8], claim: &Claim) -> Result<Opened, InboundError> {
+    fn verify_prepared(&mut self, packet: &mut [u8], prepared: &Prepared) -> Result<Opened, InboundError> {
+        let Prepared { claim, carried } = prepared;
+        // Packets that were opened since may have moved the window, by so much even that the guess is another.
+        if self.window.candidate(claim.sequence() as u32, carried.top) != claim.sequence() {
+            let claim = self.claim(packet, *carried)?;
+            return self.verify(packet, &claim, *carried);
+        }
+        self.window.check(claim.sequence())?;
+        self.verify(packet, claim, *carried)
+    }
+
+    #[inline]
+    fn verify(&mut self, packet: &mut [u8], claim: &Claim, carried: Carried) -> Result<Opened, InboundError> {
         let proof = esp::verify(&self.shared.key, claim, packet)?;
         let plain = esp::BEFORE_PAYLOAD_LEN..packet.len() - esp::ICV_LEN;
         let trailer = Trailer::parse(&packet[plain]).ok_or(InboundError::BadPadding)?;
         let payload = &packet[esp::BEFORE_PAYLOAD_LEN..][..trailer.payload_len];
         let inner_len = inner_len(self.shared.frame.mode, trailer.next_header, payload)?;
+        // The floor may have risen since the packet was prepared.
+        self.check_floor(proof.sequence(), carried)?;
         self.window.commit(&proof)?;
         if self.shared.frame.esn {
-            self.shared.progress.reached(&proof);
+            self.shared.reached(&proof);
         }
         if trailer.next_header == esp::NEXT_HEADER_DUMMY {
             return Err(InboundError::Dummy);
         }
-        let spent = self.share.spend(&self.shared.lifesize, inner_len as u64)?;
         Ok(Opened {
             inner: esp::BEFORE_PAYLOAD_LEN..esp::BEFORE_PAYLOAD_LEN + inner_len,
             next_header: trailer.next_header,
             proof,
-            soft_reached: spent == Spent::SoftReached,
+            soft_reached: false,
         })
+    }
+
+    /// Whether the soft limit was reached just now.
+    #[inline]
+    fn spend(&mut self, inner_len: usize) -> Result<bool, InboundError> {
+        let spent = self.share.spend(&self.shared.lifesize, inner_len as u64)?;
+        Ok(spent == Spent::SoftReached)
     }
 
     /// The tunnel check: whether the SA may carry this inner packet (RFC 4301 §5.2 step 4). A no is counted.
@@ -328,7 +340,7 @@ impl InboundSa {
     /// lab SAs, see [`ReplayWindow::reset`].
     pub fn reset_window(&mut self) {
         self.window.reset();
-        self.shared.progress.reset();
+        self.shared.reset_progress();
     }
 }
 
@@ -347,9 +359,12 @@ impl From<ReplayError> for InboundError {
     }
 }
 
-impl From<HardLimit> for InboundError {
-    fn from(_: HardLimit) -> Self {
-        Self::HardLimit
+impl From<LifesizeRefusal> for InboundError {
+    fn from(refusal: LifesizeRefusal) -> Self {
+        match refusal {
+            LifesizeRefusal::HardLimit => Self::HardLimit,
+            LifesizeRefusal::Ungranted => Self::Ungranted,
+        }
     }
 }
 

@@ -9,9 +9,11 @@ pub struct InboundCounters {
     pub packets: u64,
     /// Bytes of the inner packets accepted (of the payload in transport mode).
     pub bytes: u64,
+    /// Packets authenticated for another appliance to deliver, which counts them.
+    pub authenticated: u64,
     /// Refused: truncated.
     pub truncated: u64,
-    /// Refused: replayed or before the window.
+    /// Refused: replayed, before the window or below the floor.
     pub replay_drops: u64,
     /// Refused: not verified.
     pub authentication_failures: u64,
@@ -21,7 +23,7 @@ pub struct InboundCounters {
     pub dummies: u64,
     /// Refused: verified, but outside the SA's traffic selectors.
     pub selector_drops: u64,
-    /// Refused: the hard limit was reached.
+    /// Refused: the hard limit, or the end of what was granted, was reached.
     pub lifesize_drops: u64,
 }
 
@@ -31,6 +33,7 @@ impl InboundCounters {
         let Self {
             packets,
             bytes,
+            authenticated,
             truncated,
             replay_drops,
             authentication_failures,
@@ -41,6 +44,7 @@ impl InboundCounters {
         } = other;
         self.packets += packets;
         self.bytes += bytes;
+        self.authenticated += authenticated;
         self.truncated += truncated;
         self.replay_drops += replay_drops;
         self.authentication_failures += authentication_failures;
@@ -54,7 +58,7 @@ impl InboundCounters {
     pub(super) fn count(&mut self, error: InboundError) {
         match error {
             InboundError::Truncated => self.truncated += 1,
-            InboundError::Replayed | InboundError::TooOld => self.replay_drops += 1,
+            InboundError::Replayed | InboundError::TooOld | InboundError::BelowFloor => self.replay_drops += 1,
             InboundError::AuthenticationFailed => self.authentication_failures += 1,
             InboundError::BadPadding | InboundError::UnknownNextHeader | InboundError::MalformedInner => {
                 self.malformed += 1;
@@ -63,7 +67,7 @@ impl InboundCounters {
                 self.packets += 1;
                 self.dummies += 1;
             }
-            InboundError::HardLimit => self.lifesize_drops += 1,
+            InboundError::HardLimit | InboundError::Ungranted => self.lifesize_drops += 1,
         }
     }
 }

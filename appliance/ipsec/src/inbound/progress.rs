@@ -33,6 +33,11 @@ impl Progress {
         }
     }
 
+    /// Somebody else has come as far as this.
+    pub fn raise(&self, sequence: u64) {
+        self.0.fetch_max(sequence, Relaxed);
+    }
+
     /// For measurements with lab SAs, with the windows.
     pub fn reset(&self) {
         self.0.store(0, Relaxed);

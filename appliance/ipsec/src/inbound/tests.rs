@@ -1,12 +1,13 @@
 use super::*;
 use crate::Spi;
 use crate::cipher::Cipher;
-use crate::engine::KeyRefused;
+use crate::engine::{Engine, EngineKind, KeyRefused};
 use crate::esp::{BEFORE_PAYLOAD_LEN, NEXT_HEADER_DUMMY, NEXT_HEADER_IPV4, NEXT_HEADER_IPV6};
 use crate::key::SaKey;
 use crate::lifetime::{Lifetime, Limits};
 use crate::outbound::OutboundSa;
 use crate::replay::WindowTooWide;
+use crate::sa::{BadSa, Direction, SaParameters};
 use crate::testing::mcgrew::CASES;
 use crate::testing::{ends, engines, hex, ipv4_packet, ivs, parameters, ring, sample_key, sealed, sealed_raw};
 use proptest::prelude::*;
@@ -43,6 +44,11 @@ impl Settled {
     }
 }
 
+/// What a member says of the SA that it knows to have come so far.
+fn hint(top: u64) -> Carried {
+    Carried { top, ..Carried::NOTHING }
+}
+
 #[test]
 fn draft_mcgrew_gcm_test_01_opens_as_whole_packets() {
     let mut run = 0;
@@ -66,7 +72,7 @@ fn draft_mcgrew_gcm_test_01_opens_as_whole_packets() {
 
             let mut packet = [&aad[..4], &number[4..], &nonce[4..], &ciphertext, &icv].concat();
             let peeked = receiver.shared().peek(&packet).unwrap();
-            let prepared = receiver.prepare(&packet, sequence).unwrap();
+            let prepared = receiver.prepare(&packet, hint(sequence)).unwrap();
             let opened = receiver.open_prepared(&mut packet, &prepared).unwrap();
             let pad_len = usize::from(plain[plain.len() - 2]);
             assert_eq!(packet[opened.inner.clone()], plain[..plain.len() - 2 - pad_len], "case {}", case.number);
@@ -248,7 +254,7 @@ fn hostile_32_copies_in_one_prepared_burst_are_delivered_once() {
     for engine in engines() {
         let mut settled = Settled::new(engine, |_| ());
         let packet = settled.next_packet(&ipv4_packet(60));
-        let prepared = [(); 3].map(|()| settled.receiver.prepare(&packet, 0).unwrap());
+        let prepared = [(); 3].map(|()| settled.receiver.prepare(&packet, Carried::NOTHING).unwrap());
         assert_eq!(format!("{:?}", settled.receiver.window()), settled.window, "preparing moves nothing");
         let results =
             prepared.map(|prepared| settled.receiver.open_prepared(&mut packet.clone(), &prepared).map(|_| ()));
@@ -261,7 +267,7 @@ fn hostile_32_copies_in_one_prepared_burst_are_delivered_once() {
 fn what_was_prepared_fits_no_other_packet() {
     let mut settled = Settled::new(ring(), |_| ());
     let (one, mut other) = (settled.next_packet(&ipv4_packet(60)), settled.next_packet(&ipv4_packet(60)));
-    let prepared = settled.receiver.prepare(&one, 0).unwrap();
+    let prepared = settled.receiver.prepare(&one, Carried::NOTHING).unwrap();
     let mismatched = settled.receiver.open_prepared(&mut other, &prepared).unwrap_err();
     assert_eq!(mismatched, InboundError::AuthenticationFailed);
     for len in 0..esp::PACKET_LEN_MIN {
@@ -281,11 +287,12 @@ fn hostile_33_a_guess_that_the_burst_itself_outdates_is_made_again() {
     let packet = |receiver: &InboundSa, sequence| sealed_raw(receiver.shared(), sequence, [9; 8], &plain);
     let base = 5_u64 << 32;
     let mut settled = packet(&receiver, base);
-    let prepared = receiver.prepare(&settled, base).unwrap();
+    let prepared = receiver.prepare(&settled, hint(base)).unwrap();
     let _ = receiver.open_prepared(&mut settled, &prepared).unwrap();
 
     let mut burst = [packet(&receiver, base + (1 << 31)), packet(&receiver, base + (1 << 31) + 5)];
-    let prepared = [receiver.prepare(&burst[0], 0).unwrap(), receiver.prepare(&burst[1], base + 10).unwrap()];
+    let prepared = [(&burst[0], 0), (&burst[1], base + 10)];
+    let prepared = prepared.map(|(packet, top)| receiver.prepare(packet, hint(top)).unwrap());
     for (packet, prepared) in burst.iter_mut().zip(&prepared) {
         let _ = receiver.open_prepared(packet, prepared).unwrap();
     }
@@ -334,7 +341,7 @@ fn hostile_33_packets_pass_over_two_to_the_32_in_step_and_out_of_step() {
     assert_eq!(receiver.open(&mut too_far).unwrap_err(), InboundError::TooOld);
     assert_eq!(receiver.window().top(), BORDER + 49 + (1 << 31));
     let mut hinted = packet(&receiver, 2 * BORDER + 50);
-    let prepared = receiver.prepare(&hinted, 2 * BORDER).unwrap();
+    let prepared = receiver.prepare(&hinted, hint(2 * BORDER)).unwrap();
     assert_eq!(receiver.open_prepared(&mut hinted, &prepared).unwrap().sequence(), 2 * BORDER + 50);
 }
 
@@ -429,27 +436,30 @@ fn counters_add_up_over_cores() {
         InboundError::Truncated,
         InboundError::Replayed,
         InboundError::TooOld,
+        InboundError::BelowFloor,
         InboundError::AuthenticationFailed,
         InboundError::BadPadding,
         InboundError::UnknownNextHeader,
         InboundError::MalformedInner,
         InboundError::Dummy,
         InboundError::HardLimit,
+        InboundError::Ungranted,
     ];
     errors.into_iter().for_each(|error| one.count(error));
-    (one.bytes, one.selector_drops) = (5, 6);
+    (one.bytes, one.selector_drops, one.authenticated) = (5, 6, 7);
     sum.add(&one);
     sum.add(&one);
     let expected = InboundCounters {
         packets: 2,
         bytes: 10,
+        authenticated: 14,
         truncated: 2,
-        replay_drops: 4,
+        replay_drops: 6,
         authentication_failures: 2,
         malformed: 6,
         dummies: 2,
         selector_drops: 12,
-        lifesize_drops: 2,
+        lifesize_drops: 4,
     };
     assert_eq!(sum, expected);
 }

@@ -8,6 +8,9 @@
 //!   full is refused and changes nothing.
 //! - The soft limit is said once in the life of an SA, by the claim that reaches it: at most `cores × chunk` early,
 //!   since what is claimed may not be spent yet, and never late.
+//! - A *granted* lifesize begins with nothing; whoever grants raises its ceiling, to an absolute figure that only grows.
+//!   Up to there the first promise holds for it too, at every moment. Beyond, packets are refused as ungranted: the SA
+//!   itself may well have room, so that is no hard limit, and its soft limit is for the granter to say.
 //! - `cores × chunk ≤ hard − soft`, so what other cores hold unspent when one is refused is less than the room in which
 //!   the SA should have been replaced; and `chunk ≤ hard ⁄ (64 × cores)`, so the soft limit is at most 1⁄64 early. A
 //!   chunk is never less than what the packet at hand needs.
@@ -18,6 +21,10 @@ use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::{Lifetime, Limits};
 
+/// Of a granted lifesize, the packets of a chunk are as many as its bytes make at this length: short packets claim packets
+/// a few times for each claim of bytes, long ones hardly ever.
+const GRANTED_PACKET_BYTES: u64 = 256;
+
 /// How many chunks a limit is cut into, at least, for each core.
 const CHUNKS_PER_CORE_MIN: u64 = 64;
 
@@ -27,6 +34,7 @@ pub struct Lifesize {
     bytes: Pool,
     packets: Pool,
     soft_said: AtomicBool,
+    is_granted: bool,
 }
 
 /// What one core holds of an SA's lifesize. Spend it only with the [`Lifesize`] that it was claimed from.
@@ -36,10 +44,16 @@ pub struct LifesizeShare {
     packets: u64,
 }
 
-/// The SA has reached its hard limit.
+/// A packet may not be paid for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the SA has reached its hard limit")]
-pub struct HardLimit;
+pub enum LifesizeRefusal {
+    /// The SA may carry no more.
+    #[error("the SA has reached its hard limit")]
+    HardLimit,
+    /// Nothing is left of what was granted; more may come.
+    #[error("nothing is left of the lifesize that was granted")]
+    Ungranted,
+}
 
 /// A packet was paid for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,10 +69,18 @@ pub enum Spent {
 #[repr(align(64))]
 struct Pool {
     claimed: AtomicU64,
+    /// The hard limit, or how far grants reach by now. It never goes down.
+    ceiling: AtomicU64,
     soft: u64,
-    hard: u64,
     chunk: u64,
+    /// No claim takes more than its need and this part of what is left, so that a small grant is not all one core's.
+    claimants: u64,
+    /// Without any limit there is nothing to count.
+    is_counted: bool,
 }
+
+/// Nothing is left below the ceiling for this claim.
+struct Dry;
 
 impl Lifesize {
     /// The lifesize of an SA that at most so many cores use.
@@ -68,7 +90,44 @@ impl Lifesize {
             bytes: Pool::new(lifetime.bytes, cores),
             packets: Pool::new(lifetime.packets, cores),
             soft_said: AtomicBool::new(false),
+            is_granted: false,
         }
+    }
+
+    /// A lifesize that at most so many cores use and that begins empty: [`raise`](Self::raise) fills it. A core claims
+    /// `grant_chunk_bytes` at once, and in proportion packets; less where less is granted.
+    #[must_use]
+    pub fn granted(cores: u16, grant_chunk_bytes: u64) -> Self {
+        let cores = u64::from(cores.max(1));
+        Self {
+            bytes: Pool::granted(cores, grant_chunk_bytes),
+            packets: Pool::granted(cores, grant_chunk_bytes / GRANTED_PACKET_BYTES),
+            soft_said: AtomicBool::new(false),
+            is_granted: true,
+        }
+    }
+
+    /// Lets a granted lifesize carry so many inner bytes and packets in all, what it has carried included. A figure
+    /// that is not above the one before changes nothing, so grants may be repeated and overtake each other. The limits
+    /// of a lifesize that is not granted stand as they are.
+    pub fn raise(&self, bytes: u64, packets: u64) {
+        if self.is_granted {
+            // Relaxed is enough: nothing but the figure itself is told.
+            self.bytes.ceiling.fetch_max(bytes, Ordering::Relaxed);
+            self.packets.ceiling.fetch_max(packets, Ordering::Relaxed);
+        }
+    }
+
+    /// How many inner bytes and packets it may carry in all by now: its hard limits, or what was granted.
+    #[must_use]
+    pub fn ceiling(&self) -> (u64, u64) {
+        (self.bytes.ceiling.load(Ordering::Relaxed), self.packets.ceiling.load(Ordering::Relaxed))
+    }
+
+    /// Whether somebody else grants it.
+    #[must_use]
+    pub fn is_granted(&self) -> bool {
+        self.is_granted
     }
 
     /// How much was claimed: inner bytes and packets, spent or held by a core. Zero where there is no limit.
@@ -94,9 +153,9 @@ impl LifesizeShare {
     /// Pays for one packet of so many inner bytes, claiming more from `lifesize` when needed.
     ///
     /// # Errors
-    /// [`HardLimit`] if the SA may not carry this packet any more. Nothing is spent then.
+    /// [`LifesizeRefusal`] if the SA may not carry this packet (yet, if it is granted). Nothing is spent then.
     #[inline]
-    pub fn spend(&mut self, lifesize: &Lifesize, bytes: u64) -> Result<Spent, HardLimit> {
+    pub fn spend(&mut self, lifesize: &Lifesize, bytes: u64) -> Result<Spent, LifesizeRefusal> {
         let mut spent = Spent::Within;
         if self.bytes < bytes || self.packets == 0 {
             spent = self.claim(lifesize, bytes)?;
@@ -113,10 +172,14 @@ impl LifesizeShare {
     }
 
     #[cold]
-    fn claim(&mut self, lifesize: &Lifesize, bytes: u64) -> Result<Spent, HardLimit> {
-        let more_bytes = lifesize.bytes.claim(bytes.saturating_sub(self.bytes))?;
+    fn claim(&mut self, lifesize: &Lifesize, bytes: u64) -> Result<Spent, LifesizeRefusal> {
+        let refused = |_: Dry| match lifesize.is_granted {
+            true => LifesizeRefusal::Ungranted,
+            false => LifesizeRefusal::HardLimit,
+        };
+        let more_bytes = lifesize.bytes.claim(bytes.saturating_sub(self.bytes)).map_err(refused)?;
         self.bytes = self.bytes.saturating_add(more_bytes);
-        let more_packets = lifesize.packets.claim(1_u64.saturating_sub(self.packets))?;
+        let more_packets = lifesize.packets.claim(1_u64.saturating_sub(self.packets)).map_err(refused)?;
         self.packets = self.packets.saturating_add(more_packets);
 
         let soft_reached = lifesize.bytes.is_soft_reached() || lifesize.packets.is_soft_reached();
@@ -133,191 +196,62 @@ impl Pool {
             (Some(soft), Some(hard)) => hard.saturating_sub(soft),
             (None, _) | (_, None) => whole,
         };
-        let chunk = (room / cores).min(whole / cores / CHUNKS_PER_CORE_MIN).max(1);
         Self {
             claimed: AtomicU64::new(0),
+            ceiling: AtomicU64::new(limits.hard.unwrap_or(u64::MAX)),
             soft: limits.soft.unwrap_or(u64::MAX),
-            hard: limits.hard.unwrap_or(u64::MAX),
-            chunk,
+            chunk: (room / cores).min(whole / cores / CHUNKS_PER_CORE_MIN).max(1),
+            claimants: 1,
+            is_counted: limits != Limits::NONE,
         }
     }
 
-    fn is_unlimited(&self) -> bool {
-        self.soft == u64::MAX && self.hard == u64::MAX
+    /// A pool without anything in it.
+    fn granted(claimants: u64, chunk: u64) -> Self {
+        Self {
+            claimed: AtomicU64::new(0),
+            ceiling: AtomicU64::new(0),
+            soft: u64::MAX,
+            chunk: chunk.max(1),
+            claimants,
+            is_counted: true,
+        }
     }
 
     fn is_soft_reached(&self) -> bool {
-        self.claimed.load(Ordering::Relaxed) >= self.soft
+        self.soft != u64::MAX && self.claimed.load(Ordering::Relaxed) >= self.soft
     }
 
     /// Claims what is needed, and up to a chunk if there is so much. Needing nothing claims nothing.
-    fn claim(&self, need: u64) -> Result<u64, HardLimit> {
+    fn claim(&self, need: u64) -> Result<u64, Dry> {
         if need == 0 {
             return Ok(0);
         }
-        if self.is_unlimited() {
+        if !self.is_counted {
             return Ok(u64::MAX);
         }
         let mut claimed = self.claimed.load(Ordering::Relaxed);
         loop {
-            let room = self.hard - claimed;
+            // What is claimed lies below some ceiling that was; an older one than the newest only makes room seem less.
+            let room = self.ceiling.load(Ordering::Relaxed).saturating_sub(claimed);
             if need > room {
-                return Err(HardLimit);
+                return Err(Dry);
             }
-            let grant = need.max(self.chunk).min(room);
+            let claim = need.max(self.chunk.min(room / self.claimants));
             // Relaxed is enough: the counter alone carries the promise, and it changes only by whole exchanges.
-            match self.claimed.compare_exchange_weak(claimed, claimed + grant, Ordering::Relaxed, Ordering::Relaxed) {
-                Ok(_) => return Ok(grant),
+            match self.claimed.compare_exchange_weak(claimed, claimed + claim, Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => return Ok(claim),
                 Err(now) => claimed = now,
             }
         }
     }
 
     fn give_back(&self, unspent: u64) {
-        if !self.is_unlimited() {
+        if self.is_counted {
             self.claimed.fetch_sub(unspent, Ordering::Relaxed);
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-    use std::thread;
-
-    fn lifetime(soft: Option<u64>, hard: Option<u64>) -> Lifetime {
-        Lifetime { bytes: Limits { soft, hard }, ..Lifetime::NONE }
-    }
-
-    #[test]
-    fn without_limits_nothing_is_refused_or_counted() {
-        let lifesize = Lifesize::new(&Lifetime::NONE, 4);
-        let mut share = LifesizeShare::new();
-        for _ in 0..10 {
-            assert_eq!(share.spend(&lifesize, u64::from(u32::MAX)), Ok(Spent::Within));
-        }
-        share.give_back(&lifesize);
-        assert_eq!(lifesize.claimed(), (0, 0));
-    }
-
-    #[test]
-    fn the_hard_limit_is_reached_to_the_byte_and_not_passed() {
-        let lifesize = Lifesize::new(&lifetime(None, Some(1_000)), 1);
-        let mut share = LifesizeShare::new();
-        for _ in 0..10 {
-            assert_eq!(share.spend(&lifesize, 100), Ok(Spent::Within));
-        }
-        assert_eq!(share.spend(&lifesize, 1), Err(HardLimit));
-        assert_eq!(lifesize.claimed().0, 1_000);
-    }
-
-    #[test]
-    fn packets_are_limited_like_bytes() {
-        let limits = Limits { soft: Some(3), hard: Some(5) };
-        let lifesize = Lifesize::new(&Lifetime { packets: limits, ..Lifetime::NONE }, 1);
-        let mut share = LifesizeShare::new();
-        let said: Vec<_> = (0..7).map(|_| share.spend(&lifesize, 9)).collect();
-        let (within, hard) = (Ok(Spent::Within), Err(HardLimit));
-        assert_eq!(said, [within, within, Ok(Spent::SoftReached), within, within, hard, hard]);
-    }
-
-    #[test]
-    fn a_refusal_spends_nothing_so_a_smaller_packet_still_fits() {
-        let lifesize = Lifesize::new(&lifetime(None, Some(100)), 1);
-        let mut share = LifesizeShare::new();
-        assert_eq!(share.spend(&lifesize, 60), Ok(Spent::Within));
-        assert_eq!(share.spend(&lifesize, 41), Err(HardLimit));
-        assert_eq!(share.spend(&lifesize, 40), Ok(Spent::Within));
-        assert_eq!(share.spend(&lifesize, 1), Err(HardLimit));
-    }
-
-    #[test]
-    fn an_idle_core_gives_its_share_back() {
-        let lifesize = Lifesize::new(&lifetime(None, Some(12_800)), 2);
-        assert_eq!(lifesize.chunk().0, 100);
-        let (mut idle, mut busy) = (LifesizeShare::new(), LifesizeShare::new());
-        assert_eq!(idle.spend(&lifesize, 1), Ok(Spent::Within));
-        assert_eq!(busy.spend(&lifesize, 12_700), Ok(Spent::Within));
-        assert_eq!(busy.spend(&lifesize, 99), Err(HardLimit));
-        idle.give_back(&lifesize);
-        assert_eq!(busy.spend(&lifesize, 99), Ok(Spent::Within));
-        assert_eq!(idle.spend(&lifesize, 1), Err(HardLimit));
-        assert_eq!(lifesize.claimed().0, 12_800);
-    }
-
-    #[test]
-    fn cores_race_to_the_hard_limit_and_one_of_them_says_soft() {
-        const CORES: u16 = 4;
-        let hard = 40_000_000_u64;
-        let lifesize = Lifesize::new(&lifetime(Some(30_000_000), Some(hard)), CORES);
-        let run = |core: u64| {
-            let mut share = LifesizeShare::new();
-            let (mut spent, mut said) = (0_u64, 0);
-            for at in 0_u64.. {
-                let bytes = 64 + (at * 37 + core * 11) % 1_400;
-                match share.spend(&lifesize, bytes) {
-                    Ok(Spent::Within) => spent += bytes,
-                    Ok(Spent::SoftReached) => (spent, said) = (spent + bytes, said + 1),
-                    Err(HardLimit) => break,
-                }
-                if at % 1_000 == core {
-                    share.give_back(&lifesize);
-                }
-            }
-            (spent, said)
-        };
-        let totals: Vec<(u64, u32)> = thread::scope(|scope| {
-            let cores: Vec<_> = (0..u64::from(CORES)).map(|core| scope.spawn(move || run(core))).collect();
-            cores.into_iter().map(|core| core.join().unwrap()).collect()
-        });
-        let spent: u64 = totals.iter().map(|total| total.0).sum();
-        let stranded = u64::from(CORES) * lifesize.chunk().0.max(1_464);
-        assert!(spent <= hard && spent > hard - stranded, "{spent}");
-        assert_eq!(totals.iter().map(|total| total.1).sum::<u32>(), 1);
-    }
-
-    proptest! {
-        #[test]
-        fn chunks_fit_between_soft_and_hard(soft in 0_u64..1 << 40, room in 1_u64..1 << 40, cores in 1_u16..256) {
-            let lifesize = Lifesize::new(&lifetime(Some(soft), Some(soft + room)), cores);
-            let chunk = lifesize.chunk().0;
-            prop_assert!(chunk == 1 || chunk * u64::from(cores) <= room);
-            prop_assert!(chunk == 1 || chunk * u64::from(cores) * 64 <= soft + room);
-        }
-
-        /// Any interleaving of cores that spend and give back, against one plain sum.
-        #[test]
-        fn never_more_than_hard_and_soft_said_once(
-            soft in 0_u64..20_000, room in 0_u64..5_000, cores in 1_u16..5,
-            steps in prop::collection::vec((0_usize..4, 0_u64..1_500, prop::bool::weighted(0.1)), 1..200),
-        ) {
-            let hard = soft + room;
-            let lifesize = Lifesize::new(&lifetime(Some(soft), Some(hard)), cores);
-            let mut shares: Vec<_> = (0..cores).map(|_| LifesizeShare::new()).collect();
-            let (mut total, mut said, mut refused_while_idle) = (0, 0, false);
-            for (core, bytes, gives_back) in steps {
-                let core = core % shares.len();
-                match shares[core].spend(&lifesize, bytes) {
-                    Ok(spent) => {
-                        total += bytes;
-                        said += u32::from(spent == Spent::SoftReached);
-                    }
-                    Err(HardLimit) => {
-                        shares.iter_mut().for_each(|share| share.give_back(&lifesize));
-                        refused_while_idle |= total + bytes <= hard && shares[core].spend(&lifesize, bytes).map(|_| total += bytes).is_err();
-                    }
-                }
-                if gives_back {
-                    shares[core].give_back(&lifesize);
-                }
-                prop_assert!(total <= hard);
-                prop_assert!(said <= 1);
-                prop_assert!(said == 1 || total < soft.max(1) || lifesize.soft_said.load(Ordering::Relaxed));
-            }
-            prop_assert!(!refused_while_idle, "what was given back could not be used");
-            shares.iter_mut().for_each(|share| share.give_back(&lifesize));
-            prop_assert_eq!(lifesize.claimed().0, total);
-        }
-    }
-}
+mod tests;

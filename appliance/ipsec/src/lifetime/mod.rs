@@ -5,7 +5,7 @@
 
 mod lifesize;
 
-pub use lifesize::{HardLimit, Lifesize, LifesizeShare, Spent};
+pub use lifesize::{Lifesize, LifesizeRefusal, LifesizeShare, Spent};
 
 use core::time::Duration;
 

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use crate::engine::{AeadKey, CipherInput, Engine, EngineKind};
 use crate::esp::{self, BEFORE_PAYLOAD_LEN, HEADER_LEN, ICV_LEN, TRAILER_LEN};
 use crate::iv::{IvGenerator, SenderNumber};
-use crate::lifetime::{HardLimit, Lifesize, LifesizeShare, Spent};
+use crate::lifetime::{Lifesize, LifesizeRefusal, LifesizeShare, Spent};
 use crate::sa::{BadSa, Direction, Frame, Mode, SaParameters};
 
 /// Without ESN, replace the SA once half of its 2^32 numbers are used.
@@ -32,6 +32,15 @@ pub enum OutboundError {
     /// The SA may carry no more bytes or packets.
     #[error("the SA has reached its hard limit")]
     HardLimit,
+    /// This appliance has used up what it was granted of the SA's lifesize; more may come.
+    #[error("nothing is left of the lifesize that was granted")]
+    Ungranted,
+    /// The SA's numbers have reached the mark below which they may be used; it may be raised.
+    #[error("the sequence numbers have reached their mark")]
+    MarkReached,
+    /// The SA's numbers are granted, and none is left; more may come.
+    #[error("no sequence number is granted")]
+    NoNumber,
     /// The SA has used all its sequence numbers.
     #[error("the SA has used all its sequence numbers")]
     SequenceExhausted,
@@ -428,9 +437,12 @@ impl Drop for OutboundSa {
     }
 }
 
-impl From<HardLimit> for OutboundError {
-    fn from(_: HardLimit) -> Self {
-        Self::HardLimit
+impl From<LifesizeRefusal> for OutboundError {
+    fn from(refusal: LifesizeRefusal) -> Self {
+        match refusal {
+            LifesizeRefusal::HardLimit => Self::HardLimit,
+            LifesizeRefusal::Ungranted => Self::Ungranted,
+        }
     }
 }
 
