@@ -20,5 +20,4 @@ pub mod lifesize;
 pub mod member;
 pub mod sequence;
 pub mod shadow;
-pub mod shadow_codec;
 pub mod vcrt;
