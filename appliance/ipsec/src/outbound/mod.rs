@@ -3,28 +3,32 @@
 //! **Purpose.** [`OutboundShared`] is what every core may know of an SA; [`OutboundSa`] is its sequence numbers, which
 //! exist once: on the SA's home core.
 //!
-//! **Promises.** No two packets of an SA carry one sequence number; the counter never wraps. No packet is encrypted by
-//! a sender whose IVs could meet another's. Nothing allocates.
+//! **Promises.** No two packets of an SA carry one sequence number; the counter never wraps, and passes no mark that control
+//! has set. No packet is encrypted by a sender whose IVs could meet another's. Nothing allocates.
 //!
 //! **What it never does.** It fragments nothing: ask [`OutboundShared::fits`] first.
 
+mod numbers;
 mod outer;
+mod shared;
 
+pub use numbers::GrantRefused;
 pub use outer::{DontFragment, Dscp, InnerTraits, OuterHeader, OuterLength, OuterPolicy, outer_len};
+pub use shared::{OutboundShared, Overhead, esp_overhead};
 
 use core::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::engine::{AeadKey, CipherInput, Engine, EngineKind};
-use crate::esp::{self, BEFORE_PAYLOAD_LEN, HEADER_LEN, ICV_LEN, TRAILER_LEN};
-use crate::iv::{IvGenerator, SenderNumber};
-use crate::lifetime::{Lifesize, LifesizeRefusal, LifesizeShare, Spent};
-use crate::sa::{BadSa, Direction, Frame, Mode, SaParameters};
+use numbers::{Number, Run, Supply};
 
-/// Without ESN, replace the SA once half of its 2^32 numbers are used.
-const SOFT_SEQUENCE: u64 = 1 << 31;
-/// The last number without ESN. The next would be 0 on the wire.
-const LAST_SEQUENCE: u64 = (1 << 32) - 1;
+use crate::engine::CipherInput;
+use crate::esp::{self, BEFORE_PAYLOAD_LEN, HEADER_LEN, ICV_LEN, TRAILER_LEN};
+use crate::iv::IvGenerator;
+use crate::lifetime::{LifesizeRefusal, LifesizeShare, Spent};
+use crate::sa::{BadSa, Frame, Mode};
+
+/// How many granted ranges of numbers an SA holds, the one in use included.
+pub const GRANTS_MAX: usize = 4;
 
 /// Why an outbound packet is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
@@ -59,15 +63,6 @@ pub enum OutboundError {
     /// A tunnel-mode operation on a transport-mode SA, or no IP packet in a tunnel.
     #[error("the packet does not fit the SA's mode")]
     WrongMode,
-}
-
-/// Room that a packet needs before and after itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Overhead {
-    /// Bytes in front.
-    pub before: usize,
-    /// Bytes behind: padding, trailer and ICV.
-    pub after: usize,
 }
 
 /// A packet was encrypted.
@@ -108,119 +103,44 @@ pub struct OutboundCounters {
     pub refused: u64,
 }
 
-/// What all cores know of one outbound SA. Nothing here changes but the claims on the lifesize.
-#[derive(Debug)]
-#[repr(C, align(64))]
-pub struct OutboundShared {
-    /// What every packet asks for, in the cache line in which the key begins.
-    frame: Frame,
-    key: AeadKey,
-    lifesize: Lifesize,
-    born_at: SenderNumber,
-    parameters: SaParameters,
-}
-
-impl OutboundShared {
-    /// Makes an SA ready. `born_at` is where the cluster's sender counter stood when the SA was made.
-    ///
-    /// # Errors
-    /// [`BadSa`] if the parameters contradict themselves.
-    pub fn new(parameters: SaParameters, engine: Engine, born_at: SenderNumber) -> Result<Arc<Self>, BadSa> {
-        parameters.validate(Direction::Outbound)?;
-        Ok(Arc::new(Self {
-            frame: Frame::of(&parameters),
-            key: AeadKey::new(engine, &parameters.key)?,
-            lifesize: Lifesize::new(&parameters.lifetime, 1),
-            born_at,
-            parameters,
-        }))
-    }
-
-    /// What was agreed on.
-    #[must_use]
-    #[inline]
-    pub fn parameters(&self) -> &SaParameters {
-        &self.parameters
-    }
-
-    /// How much of the lifesize is claimed.
-    #[must_use]
-    pub fn lifesize(&self) -> &Lifesize {
-        &self.lifesize
-    }
-
-    /// Who encrypts.
-    #[must_use]
-    pub fn engine_kind(&self) -> EngineKind {
-        self.key.engine_kind()
-    }
-
-    /// The room around an inner packet: outer headers, ESP header and IV in front; padding, trailer and ICV behind.
-    #[must_use]
-    #[inline]
-    pub fn overhead(&self, inner_len: usize) -> Overhead {
-        let esp = esp_overhead(inner_len);
-        Overhead { before: self.outer_len() + esp.before, after: esp.after }
-    }
-
-    /// Whether an inner packet of this length leaves as one outer packet over a link of this MTU.
-    #[must_use]
-    #[inline]
-    pub fn fits(&self, inner_len: usize, mtu: usize) -> bool {
-        let Overhead { before, after } = self.overhead(inner_len);
-        before + inner_len + after <= mtu
-    }
-
-    /// The longest inner packet that [`fits`](Self::fits) a link of this MTU; 0 if none does.
-    #[must_use]
-    pub fn inner_mtu(&self, mtu: usize) -> usize {
-        let room = mtu.saturating_sub(self.outer_len() + BEFORE_PAYLOAD_LEN + ICV_LEN);
-        (room & !3).saturating_sub(TRAILER_LEN)
-    }
-
-    fn outer_len(&self) -> usize {
-        outer_len(self.parameters.remote, self.parameters.encapsulation)
-    }
-}
-
-/// The room around a payload within the ESP packet alone.
-#[must_use]
-#[inline]
-pub const fn esp_overhead(payload_len: usize) -> Overhead {
-    Overhead { before: BEFORE_PAYLOAD_LEN, after: esp::pad_len(payload_len) + TRAILER_LEN + ICV_LEN }
-}
-
 /// The one holder of an outbound SA's sequence numbers. It can be moved to another core, never copied.
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub struct OutboundSa {
-    /// The number of the next packet.
-    next_sequence: u64,
+    run: Run,
     share: LifesizeShare,
     shared: Arc<OutboundShared>,
     counters: OutboundCounters,
-    sequence_soft_said: bool,
     outer: OuterHeader,
+    supply: Supply,
 }
 
-// Numbers, share and counters in the first cache line, the outer header in the second.
+// Numbers, share and counters in the first cache line, the outer header in the second. The third is for the moment when a
+// run of numbers is used up.
 const _: () = assert!(core::mem::offset_of!(OutboundSa, outer) == 64);
-const _: () = assert!(size_of::<OutboundSa>() == 2 * 64);
+const _: () = assert!(core::mem::offset_of!(OutboundSa, supply) == 2 * 64);
+const _: () = assert!(size_of::<OutboundSa>() == 3 * 64);
 
 impl OutboundSa {
     /// The home of an SA's numbers, starting with `first_sequence` (at least 1). Whoever calls this twice for one SA
     /// must see to it that the second starts above every number of the first.
     #[must_use]
     pub fn new(shared: Arc<OutboundShared>, first_sequence: u64, policy: OuterPolicy) -> Self {
+        Self::with(shared, Run::starting_with(first_sequence), Supply::own(), policy)
+    }
+
+    /// A sender of an SA that is numbered elsewhere: it has no number until one is [granted](Self::grant).
+    #[must_use]
+    pub fn granted(shared: Arc<OutboundShared>, policy: OuterPolicy) -> Self {
+        let run = Run::starting_with(1);
+        let supply = Supply::granted(&run);
+        Self::with(shared, run, supply, policy)
+    }
+
+    fn with(shared: Arc<OutboundShared>, run: Run, supply: Supply, policy: OuterPolicy) -> Self {
         let outer = OuterHeader::new(shared.parameters(), policy);
-        Self {
-            next_sequence: first_sequence.max(1),
-            share: LifesizeShare::new(),
-            shared,
-            counters: OutboundCounters::default(),
-            sequence_soft_said: false,
-            outer,
-        }
+        let (share, counters) = (LifesizeShare::new(), OutboundCounters::default());
+        Self { run, share, shared, counters, outer, supply }
     }
 
     /// What all cores know of the SA.
@@ -236,10 +156,50 @@ impl OutboundSa {
         &self.counters
     }
 
-    /// The number that the next packet will carry.
+    /// The number that the next packet will carry. If it has to wait for a grant, the lowest that it could.
     #[must_use]
     pub fn next_sequence(&self) -> u64 {
-        self.next_sequence
+        self.supply.next(&self.run)
+    }
+
+    /// How many packets can be numbered before a mark is raised or a grant comes.
+    #[must_use]
+    pub fn numbers_left(&self) -> u64 {
+        self.supply.left(&self.run, self.shared.mark(), self.shared.end_of_numbers())
+    }
+
+    /// Whether the SA is numbered here, below its mark, rather than by grants.
+    #[must_use]
+    pub fn is_numbered_here(&self) -> bool {
+        self.supply.is_own()
+    }
+
+    /// Numbers the SA here from now on, beginning with `from`, or with the lowest number above all that were used or
+    /// granted here if that is higher. What was granted and not used is lost.
+    ///
+    /// Whoever calls this must see to it that no other sender of the SA ever uses a number from `from` on.
+    pub fn start_at(&mut self, from: u64) {
+        self.supply.start_at(&mut self.run, from);
+    }
+
+    /// Waits for [grants](Self::grant) from now on. Numbers that are left below the mark are not used any more.
+    pub fn wait_for_grants(&mut self) {
+        self.supply.wait_for_grants(&mut self.run);
+    }
+
+    /// Takes `count` numbers from `first` on, to be used after those that were granted before.
+    ///
+    /// # Errors
+    /// [`GrantRefused`]; nothing of the grant is used then. A grant that begins below an earlier one's end is refused,
+    /// so a message that comes twice does no harm.
+    pub fn grant(&mut self, first: u64, count: u64) -> Result<(), GrantRefused> {
+        let end = self.shared.end_of_numbers();
+        self.supply.grant(&mut self.run, first, count, end)
+    }
+
+    /// Gives up what was granted and not used, because it came too long ago: others are further on by now.
+    pub fn abandon_grants(&mut self) {
+        self.supply.abandon_grants(&mut self.run);
     }
 
     /// Sends to another address of the peer from now on.
@@ -380,24 +340,25 @@ impl OutboundSa {
         if !ivs.sender().may_use_key_born_at(self.shared.born_at) {
             return Err(OutboundError::SenderTooFar);
         }
-        let sequence = self.peek_sequence(esn)?;
+        let Number { sequence, is_soft } = self.next_number()?;
         let iv = ivs.next_iv().map_err(|_| OutboundError::IvExhausted)?.spend();
         let spent = self.share.spend(&self.shared.lifesize, payload_len as u64)?;
         // From here on the number is used, whatever happens.
-        self.next_sequence = sequence.wrapping_add(1);
+        self.run.take(sequence);
+        if is_soft {
+            self.supply.said_soft();
+        }
 
         write_trailer(after, next_header);
         packet[..4].copy_from_slice(&spi.to_be_bytes());
         packet[4..HEADER_LEN].copy_from_slice(&(sequence as u32).to_be_bytes());
         packet[HEADER_LEN..BEFORE_PAYLOAD_LEN].copy_from_slice(&iv);
-        let soft_sequence = !esn && sequence >= SOFT_SEQUENCE && !self.sequence_soft_said;
-        self.sequence_soft_said |= soft_sequence;
         Ok(Prepared {
             input: self.shared.key.input(iv, spi, sequence, esn),
             sequence,
             payload_len,
             outer: None,
-            soft_reached: soft_sequence || spent == Spent::SoftReached,
+            soft_reached: is_soft || spent == Spent::SoftReached,
             is_finished: false,
         })
     }
@@ -419,14 +380,12 @@ impl OutboundSa {
         Ok(Sealed { sequence: prepared.sequence, soft_reached: prepared.soft_reached })
     }
 
-    /// The next number, if there is one. After 2^64 the counter stands at 0, which is none.
+    /// The next number, if there is one.
     #[inline]
-    fn peek_sequence(&self, esn: bool) -> Result<u64, OutboundError> {
-        let last = if esn { u64::MAX } else { LAST_SEQUENCE };
-        match self.next_sequence {
-            0 => Err(OutboundError::SequenceExhausted),
-            next if next > last => Err(OutboundError::SequenceExhausted),
-            next => Ok(next),
+    fn next_number(&mut self) -> Result<Number, OutboundError> {
+        match self.run.peek() {
+            Some(sequence) => Ok(Number { sequence, is_soft: false }),
+            None => self.supply.refill(&mut self.run, self.shared.mark(), self.shared.end_of_numbers()),
         }
     }
 }
