@@ -20,4 +20,5 @@ pub mod lifesize;
 pub mod member;
 pub mod sequence;
 pub mod shadow;
+pub mod shadow_codec;
 pub mod vcrt;

@@ -9,8 +9,8 @@ use crate::cipher::Cipher;
 
 /// The key and salt of one direction of an SA.
 ///
-/// There is no `Clone`: keys are moved to where they are used, and the raw bytes never leave this crate. They lie on the
-/// heap, so that a move leaves no copy behind.
+/// There is no `Clone`: keys are moved to where they are used, and the raw bytes leave this crate only by
+/// [`SaKey::expose_keymat`]. They lie on the heap, so that a move leaves no copy behind.
 pub struct SaKey {
     cipher: Cipher,
     /// Exactly as many bytes as the cipher takes: the key, then the salt.
@@ -43,6 +43,12 @@ impl SaKey {
     #[must_use]
     pub fn cipher(&self) -> Cipher {
         self.cipher
+    }
+
+    /// The keying material as it was given, for whoever hands the SA to another appliance and wipes what it copies.
+    #[must_use]
+    pub fn expose_keymat(&self) -> &[u8] {
+        &self.keymat
     }
 
     /// The cipher key without the salt.
