@@ -30,6 +30,7 @@ pub mod checksum;
 pub mod esp;
 pub mod ethernet;
 pub mod flow;
+pub mod gre;
 pub mod icmp;
 pub mod ipv4;
 pub mod ipv6;
