@@ -1,5 +1,6 @@
 //! CHILD_SAs as IKE sees them: their numbers, selectors and times. The keys leave with the event and are not kept.
 
+use core::time::Duration;
 use std::sync::Arc;
 
 use ipsec::Spi;
@@ -30,6 +31,17 @@ pub(crate) enum ChildState {
     Closing,
 }
 
+/// How a CHILD_SA stands to others with equal selectors. It passes to whatever replaces it.
+#[derive(Clone, Copy, Default, Debug)]
+pub(crate) struct Kinship {
+    /// The one that it was made to stand beside, by our owner's wish.
+    pub(crate) sibling_of: Option<Spi>,
+    /// We have made others beside it, or it beside another.
+    pub(crate) has_equals: bool,
+    /// The peer says that it takes several (RFC 9611).
+    pub(crate) per_resource: bool,
+}
+
 /// One CHILD_SA.
 #[derive(Debug)]
 pub(crate) struct Child {
@@ -42,6 +54,8 @@ pub(crate) struct Child {
     pub(crate) state: ChildState,
     /// What we have made in its place.
     pub(crate) successor: Option<Spi>,
+    pub(crate) kin: Kinship,
+    born: Instant,
     pub(crate) rekey_at: Option<Instant>,
     pub(crate) expires_at: Option<Instant>,
     /// The key exchange to offer when it is rekeyed.
@@ -68,6 +82,7 @@ pub(crate) struct Agreement {
 pub(crate) struct Entry {
     pub(crate) replaces: Option<Spi>,
     pub(crate) send: SendFrom,
+    pub(crate) kin: Kinship,
 }
 
 impl Child {
@@ -106,12 +121,14 @@ impl Child {
             inbound: half(Direction::Inbound, agreed.inbound, inbound_key),
             outbound: half(Direction::Outbound, agreed.outbound, outbound_key),
         };
-        let Entry { replaces, send } = entry;
+        let Entry { replaces, send, kin } = entry;
+        let sibling_of = kin.sibling_of;
         let overlaps = cx.overlaps.find(lineage.peer, &agreed.selectors);
         cx.overlaps.insert(agreed.inbound, lineage.peer, agreed.selectors.clone());
         cx.counters.child_up += 1;
-        cx.events.push_back(Event::ChildUp(Box::new(ChildUp { children, replaces, send, overlaps })));
+        cx.events.push_back(Event::ChildUp(Box::new(ChildUp { children, replaces, sibling_of, send, overlaps })));
         let time = settings.lifetime.time;
+        let soft = time.soft.map(|soft| if kin.has_equals { earlier(cx, soft) } else { soft });
         Child {
             name: settings.name.clone(),
             inbound: agreed.inbound,
@@ -121,11 +138,23 @@ impl Child {
             selectors: agreed.selectors,
             state: ChildState::InUse,
             successor: None,
-            rekey_at: time.soft.map(|soft| cx.now + cx.jittered(soft)),
+            kin,
+            born: cx.now,
+            rekey_at: soft.map(|soft| cx.now + cx.jittered(soft)),
             expires_at: time.hard.map(|hard| cx.now + hard),
             kex: settings.first_kex().or(agreed.suite.kex),
             tried_other_kex: false,
             failures: 0,
+        }
+    }
+
+    /// Another one with equal selectors stands beside it: it is replaced earlier from now on.
+    pub(crate) fn gain_equal(&mut self, cx: &mut Context, settings: &ChildSettings) {
+        if !core::mem::replace(&mut self.kin.has_equals, true)
+            && let Some((soft, rekey_at)) = settings.lifetime.time.soft.zip(self.rekey_at)
+        {
+            let soft = earlier(cx, soft);
+            self.rekey_at = Some(rekey_at.min(self.born + cx.jittered(soft)));
         }
     }
 
@@ -138,6 +167,7 @@ impl Child {
             mode: self.mode,
             encapsulation,
             selectors: self.selectors.clone(),
+            sibling_of: self.kin.sibling_of,
             is_in_use: self.state == ChildState::InUse,
             rekey_at: self.rekey_at,
         }
@@ -154,4 +184,9 @@ impl Child {
     pub(crate) fn next_timeout(&self) -> Option<Instant> {
         self.rekey_at.into_iter().chain(self.expires_at).min()
     }
+}
+
+/// Some clients let all but one of several equal CHILD_SAs end at their own rekeying: ours comes well before.
+fn earlier(cx: &Context, soft: Duration) -> Duration {
+    soft * cx.config.timing.sibling_rekey_percent.min(100) / 100
 }

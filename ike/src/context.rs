@@ -16,6 +16,7 @@ use crate::config::{Connection, EndpointConfig, Secrets};
 use crate::counters::{Counters, DropReason};
 use crate::error::Refusal;
 use crate::event::{Datagram, Event};
+use crate::exchange::sibling::Siblings;
 use crate::kept::KeptResponses;
 use crate::message::IkeSpi;
 use crate::overlap::OverlapIndex;
@@ -67,6 +68,8 @@ pub(crate) struct Estate {
     pub(crate) children: Vec<Child>,
     /// What was to be done with them.
     pub(crate) tasks: Vec<Task>,
+    /// What is known of siblings.
+    pub(crate) siblings: Siblings,
     /// Where the peer is.
     pub(crate) path: Path,
 }

@@ -92,6 +92,8 @@ pub struct Counters {
     pub ike_down: u64,
     /// CHILD_SAs installed.
     pub child_up: u64,
+    /// Of these, siblings that we have asked for.
+    pub siblings_up: u64,
     /// CHILD_SAs gone.
     pub child_down: u64,
     /// Simultaneous rekeyings that were settled.

@@ -115,6 +115,12 @@ pub enum Refusal {
         /// How many one IKE SA may have.
         allowed: usize,
     },
+    /// TS_MAX_QUEUE, for peers that speak RFC 9611.
+    #[error("no more than {allowed} CHILD_SAs, also not for one more resource")]
+    TsMaxQueue {
+        /// How many one IKE SA may have.
+        allowed: usize,
+    },
     /// TEMPORARY_FAILURE.
     #[error("cannot be done now: {0}")]
     TemporaryFailure(&'static str),
@@ -147,6 +153,18 @@ pub enum CommandError {
         connection: String,
         /// What is missing.
         reason: &'static str,
+    },
+    /// A sibling of one of the peer's CHILD_SAs has been asked for and has not come yet, nor been refused.
+    #[error("the peer is still to answer for a sibling")]
+    SiblingUnderWay,
+    /// The peer has refused siblings for good.
+    #[error("the peer has refused siblings for good")]
+    SiblingsRefused,
+    /// The IKE SA has no room for another CHILD_SA.
+    #[error("no room for another CHILD_SA on this IKE SA; at most {allowed} are in use at once")]
+    TooManyChildren {
+        /// The limit.
+        allowed: usize,
     },
     /// The tables are full.
     #[error("no room for another IKE SA; at most {allowed} are kept")]

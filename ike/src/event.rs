@@ -74,6 +74,10 @@ pub struct ChildUp {
     pub children: ChildSa,
     /// The inbound SPI of the CHILD_SA that this one replaces; that one stays until its own [`Event::ChildDown`].
     pub replaces: Option<Spi>,
+    /// The inbound SPI of the CHILD_SA that this one was asked to stand beside
+    /// ([`add_sibling`](crate::Endpoint::add_sibling)). Whatever replaces a sibling, by either side's wish, is a sibling of
+    /// the same; that may be gone by then. What a peer makes beside others of its own accord names none.
+    pub sibling_of: Option<Spi>,
     /// When to send on it.
     pub send: SendFrom,
     /// Another peer whose selectors overlap these.
@@ -205,6 +209,19 @@ pub enum Event {
         peer: PeerId,
         /// The inbound SPI of the CHILD_SA; none for the IKE SA.
         child: Option<Spi>,
+        /// Why.
+        why: String,
+    },
+    /// There is no sibling. The IKE SA stands, unless it has ended for another reason.
+    SiblingRefused {
+        /// Whose.
+        peer: PeerId,
+        /// Our address.
+        dvipa: IpAddr,
+        /// The inbound SPI of the CHILD_SA that it was asked for.
+        inbound: Spi,
+        /// This peer's lineage is not to be asked again, and cannot be; otherwise later, with back-off.
+        for_good: bool,
         /// Why.
         why: String,
     },

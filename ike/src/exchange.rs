@@ -3,6 +3,7 @@
 //! Functions called `respond` read a request and give the payloads of the response, or the [`Refusal`] that goes in
 //! their place. Functions called `start` give a request, those called `finish` read its response.
 
+pub(crate) mod ask_child;
 pub(crate) mod auth;
 pub(crate) mod create_child;
 pub(crate) mod delete;
@@ -10,6 +11,7 @@ pub(crate) mod informational;
 pub(crate) mod rekey_child;
 pub(crate) mod rekey_ike;
 pub(crate) mod sa_init;
+pub(crate) mod sibling;
 
 use crate::context::Context;
 use crate::error::{Malformed, Refusal};
@@ -53,6 +55,10 @@ fn respond_create_child(sa: &mut IkeSa, cx: &mut Context, body: &Body<'_>) -> Re
 pub(crate) fn finish(sa: &mut IkeSa, cx: &mut Context, active: Active, body: &Body<'_>) -> Result<(), Malformed> {
     match active {
         Active::RekeyChild(pending) => rekey_child::finish(sa, cx, *pending, body),
+        Active::Sibling(pending) => {
+            sibling::finish(sa, cx, *pending, body);
+            Ok(())
+        }
         Active::RekeyIke(pending) => rekey_ike::finish(sa, cx, *pending, body),
         Active::DeleteChild(inbound, reason) => {
             delete::finish_child(sa, cx, inbound, reason);
@@ -76,6 +82,7 @@ impl Refusal {
             | Refusal::InvalidKe { .. }
             | Refusal::TsUnacceptable(_)
             | Refusal::NoAdditionalSas { .. }
+            | Refusal::TsMaxQueue { .. }
             | Refusal::TemporaryFailure(_)
             | Refusal::ChildSaNotFound { .. } => false,
         }
@@ -90,6 +97,7 @@ impl Refusal {
             | Refusal::AuthenticationFailed(_)
             | Refusal::TsUnacceptable(_)
             | Refusal::NoAdditionalSas { .. }
+            | Refusal::TsMaxQueue { .. }
             | Refusal::UnexpectedExchange(_) => false,
         }
     }
@@ -104,6 +112,7 @@ impl Refusal {
             Refusal::AuthenticationFailed(_) => NotifyKind::AUTHENTICATION_FAILED,
             Refusal::TsUnacceptable(_) => NotifyKind::TS_UNACCEPTABLE,
             Refusal::NoAdditionalSas { .. } => NotifyKind::NO_ADDITIONAL_SAS,
+            Refusal::TsMaxQueue { .. } => NotifyKind::TS_MAX_QUEUE,
             Refusal::TemporaryFailure(_) => NotifyKind::TEMPORARY_FAILURE,
             Refusal::ChildSaNotFound { .. } => NotifyKind::CHILD_SA_NOT_FOUND,
         }
@@ -129,6 +138,7 @@ impl Refusal {
             | Refusal::AuthenticationFailed(_)
             | Refusal::TsUnacceptable(_)
             | Refusal::NoAdditionalSas { .. }
+            | Refusal::TsMaxQueue { .. }
             | Refusal::TemporaryFailure(_) => chain.push(&Payload::Notify(Notify::new(kind, &[]))),
         }
     }

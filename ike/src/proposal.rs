@@ -95,6 +95,11 @@ impl IkeProposal {
 }
 
 impl EspProposal {
+    /// Just these algorithms, but for the key exchange.
+    pub(crate) fn exactly(suite: EspSuite) -> EspProposal {
+        EspProposal { ciphers: vec![suite.cipher], kexes: Vec::new(), esn: vec![suite.esn] }
+    }
+
     fn to_wire<'a>(&self, number: u8, spi: &'a [u8], kex: Option<Kex>) -> Proposal<'a> {
         let mut transforms: Vec<Transform> = self.ciphers.iter().map(|&cipher| encryption(cipher)).collect();
         transforms.extend(kex.map(|kex| key_exchange(Some(kex))));

@@ -25,6 +25,7 @@ use crate::context::{Context, Estate};
 use crate::crypto::Secret;
 use crate::event::{DownReason, Event, NATT_PORT};
 use crate::exchange::rekey_ike::Rival;
+use crate::exchange::sibling::Siblings;
 use crate::message::{ExchangeType, Header, IkeSpi, PayloadChain, Spis};
 use crate::nat::Nat;
 use crate::proposal::IkeSuite;
@@ -84,6 +85,7 @@ pub(crate) struct IkeSa {
     /// The peer's new IKE SA, if it rekeys this one while we do.
     pub(crate) rival: Option<Rival>,
     pub(crate) active: Option<Active>,
+    pub(crate) siblings: Siblings,
     pub(crate) born: Instant,
     pub(crate) rekey_at: Option<Instant>,
     rekey_failures: u32,
@@ -128,6 +130,7 @@ impl IkeSa {
             standing: Standing::Current,
             rival: None,
             active: None,
+            siblings: Siblings::default(),
             born: cx.now,
             rekey_at: connection.rekey_time.map(|span| cx.now + cx.jittered(span)),
             rekey_failures: 0,
@@ -201,6 +204,11 @@ impl IkeSa {
         self.children.iter().find(|child| child.outbound.get() == outbound)
     }
 
+    /// Children that are in use: those that count against the limit.
+    pub(crate) fn children_in_use(&self) -> usize {
+        self.children.iter().filter(|child| child.state == ChildState::InUse).count()
+    }
+
     /// Takes over from the IKE SA that this one replaces, and is from now on the one in use.
     pub(crate) fn inherit(&mut self, cx: &mut Context, estate: Estate) {
         let owner = self.local_spi();
@@ -208,6 +216,7 @@ impl IkeSa {
             cx.spis.give(child.inbound, owner);
         }
         self.children.extend(estate.children);
+        self.siblings = estate.siblings;
         estate.tasks.into_iter().for_each(|task| self.queue(task));
         self.path = estate.path;
         self.standing = Standing::Current;
@@ -271,6 +280,7 @@ impl IkeSa {
 
     /// Gives back all that it holds, keeps its last response, and says that its children are gone.
     pub(crate) fn dissolve(mut self, cx: &mut Context, reason: DownReason) {
+        self.give_up_sibling(cx);
         for child in core::mem::take(&mut self.children) {
             let why = match child.state {
                 ChildState::Replaced => DownReason::Replaced,

@@ -297,7 +297,10 @@ impl World {
             Event::ChildDown { inbound, .. } => assert!(self.children.remove(&inbound), "it was never up"),
             Event::IkeRekeyed { .. } | Event::IkeDown { .. } => assert!(self.is_up),
             Event::AddressMoved { .. } => assert!(self.is_up, "a stranger moved an address"),
-            Event::Refused { why, .. } | Event::RekeyFailed { why, .. } | Event::InitiationFailed { why, .. } => {
+            Event::Refused { why, .. }
+            | Event::RekeyFailed { why, .. }
+            | Event::SiblingRefused { why, .. }
+            | Event::InitiationFailed { why, .. } => {
                 assert!(!why.chars().any(char::is_control), "{why:?} would break a log line");
             }
         }

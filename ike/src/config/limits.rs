@@ -97,6 +97,9 @@ pub struct Timing {
     pub cookie: Duration,
     /// After a failed attempt to rekey.
     pub retry: Duration,
+    /// CHILD_SAs that have siblings are replaced after this part of their soft lifetime, in percent, 100 at most: well
+    /// before a peer would, for some peers let all but one of them end when they replace one.
+    pub sibling_rekey_percent: u32,
     /// A CHILD_SA that the peer replaced and did not delete.
     pub replaced_child: Duration,
     /// The longest that shutting down may take.
@@ -115,6 +118,7 @@ impl Default for Timing {
             kept_response: Duration::from_secs(60),
             cookie: Duration::from_secs(30),
             retry: Duration::from_secs(5),
+            sibling_rekey_percent: 60,
             replaced_child: Duration::from_secs(60),
             shutdown: Duration::from_secs(3),
             nat_keepalive: Duration::from_secs(20),

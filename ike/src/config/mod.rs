@@ -30,4 +30,6 @@ pub struct EndpointConfig {
     /// peers are numbered as they come and no number comes again. Let it leave the highest 2^32 numbers alone: SAs
     /// without IKE take theirs from there.
     pub peer_base: u64,
+    /// As initiator: say of the CHILD_SA of IKE_AUTH that others with equal selectors are welcome beside it (RFC 9611).
+    pub per_resource: bool,
 }

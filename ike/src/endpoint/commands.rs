@@ -37,6 +37,21 @@ impl Endpoint {
         Ok(())
     }
 
+    /// Asks the peer for a sibling of the CHILD_SA that receives on this SPI: one more with just its selectors, mode and
+    /// algorithms, made as it was made. A success is answered once: by a [`ChildUp`](crate::event::ChildUp) with this SPI
+    /// in `sibling_of`, or by [`Event::SiblingRefused`](crate::Event::SiblingRefused), which also comes if the CHILD_SA or
+    /// the whole IKE SA goes before.
+    ///
+    /// # Errors
+    /// [`CommandError::UnknownChild`], [`CommandError::SiblingUnderWay`]: one after the other for each peer,
+    /// [`CommandError::SiblingsRefused`], [`CommandError::TooManyChildren`].
+    pub fn add_sibling(&mut self, now: Instant, inbound: Spi) -> Result<(), CommandError> {
+        self.cx.now = now;
+        let owner = self.owner(inbound)?;
+        let wanted = self.with_sa(owner, |sa, cx| sa.want_sibling(inbound, cx.config.limits.children));
+        wanted.unwrap_or(Err(CommandError::UnknownChild(inbound)))
+    }
+
     /// Replaces the IKE SA of the CHILD_SA that receives on this SPI.
     ///
     /// # Errors

@@ -60,6 +60,8 @@ pub struct ChildInfo {
     pub encapsulation: Encapsulation,
     /// What it may carry.
     pub selectors: Selectors,
+    /// The inbound SPI of the one that it was made to stand beside.
+    pub sibling_of: Option<Spi>,
     /// In use; else replaced or about to be deleted.
     pub is_in_use: bool,
     /// When it will be replaced.

@@ -9,7 +9,7 @@ use subtle::ConstantTimeEq;
 
 use super::create_child::{Ground, Ingredients, agree, grant};
 use crate::channel::{Opened, Role};
-use crate::child::{Child, Entry};
+use crate::child::{Child, Entry, Kinship};
 use crate::config::{Connection, Identity, Psk};
 use crate::context::Context;
 use crate::crypto::Secret;
@@ -246,7 +246,7 @@ fn first_child(
     let ground =
         Ground { lineage, path, prf: half_open.suite.prf, d: &half_open.keys.d, owner: half_open.spis.responder };
     let ingredients = Ingredients::of_ike_auth(half_open.nonces.clone());
-    let entry = Entry { replaces: None, send: SendFrom::PeerUse };
+    let entry = Entry { replaces: None, send: SendFrom::PeerUse, kin: Kinship::default() };
     let granted = agree(cx, lineage, path, body, EspContext::IkeAuth, None)
         .and_then(|terms| grant(cx, &ground, terms, &ingredients, entry, chain));
     match granted {

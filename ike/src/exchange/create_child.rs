@@ -4,7 +4,7 @@ use ipsec::sa::Mode;
 use ipsec::selector::Selectors;
 
 use crate::channel::Role;
-use crate::child::{Agreement, Child, ChildState, Entry};
+use crate::child::{Agreement, Child, Entry, Kinship};
 use crate::config::{ChildSettings, Overlap};
 use crate::context::Context;
 use crate::crypto::Secret;
@@ -34,6 +34,8 @@ pub(crate) struct Terms<'a> {
     chosen: ChosenEsp,
     selectors: Selectors,
     mode: Mode,
+    /// The peer says that it takes several with equal selectors, and so do we.
+    per_resource: bool,
 }
 
 impl Terms<'_> {
@@ -73,7 +75,7 @@ pub(crate) fn agree<'a>(
     let transport =
         settings.mode == Mode::Transport && body.has(NotifyKind::USE_TRANSPORT_MODE) && !path.nat.is_between();
     let mode = if transport { Mode::Transport } else { Mode::Tunnel };
-    Ok(Terms { settings, chosen, selectors, mode })
+    Ok(Terms { settings, chosen, selectors, mode, per_resource: body.has(NotifyKind::SA_RESOURCE_INFO) })
 }
 
 /// What the keys of a CHILD_SA are made from, and what the response must tell of it.
@@ -140,7 +142,7 @@ pub(crate) fn grant(
     ground: &Ground<'_>,
     terms: Terms<'_>,
     ingredients: &Ingredients,
-    entry: Entry,
+    mut entry: Entry,
     chain: &mut PayloadChain,
 ) -> Result<Child, Refusal> {
     let inbound = cx.spis.draw_esp(&mut cx.rng, ground.owner);
@@ -151,6 +153,10 @@ pub(crate) fn grant(
     };
     if terms.mode == Mode::Transport {
         chain.push(&Payload::Notify(Notify::new(NotifyKind::USE_TRANSPORT_MODE, &[])));
+    }
+    if terms.per_resource {
+        entry.kin.per_resource = true;
+        chain.push(&Payload::Notify(Notify::new(NotifyKind::SA_RESOURCE_INFO, &[])));
     }
     chain.promises = Some(inbound);
     chain.push(&Payload::Sa(terms.chosen.payload(&inbound.to_be_bytes())));
@@ -184,17 +190,31 @@ impl IkeSa {
 pub(crate) fn respond(sa: &mut IkeSa, cx: &mut Context, body: &Body<'_>) -> Result<PayloadChain, Refusal> {
     check_may_create(sa, cx)?;
     let allowed = cx.config.limits.children;
-    if sa.children.iter().filter(|child| child.state == ChildState::InUse).count() >= allowed {
-        return Err(Refusal::NoAdditionalSas { allowed });
+    if sa.children_in_use() >= allowed {
+        let is_per_resource = body.has(NotifyKind::SA_RESOURCE_INFO);
+        return Err(if is_per_resource {
+            Refusal::TsMaxQueue { allowed }
+        } else {
+            Refusal::NoAdditionalSas { allowed }
+        });
     }
     let lineage = sa.lineage.clone();
     let terms = agree(cx, &lineage, &sa.path, body, context_of(body), None)?;
+    check_is_new(sa, &terms)?;
     let ingredients = Ingredients::answer(cx, body, terms.kex())?;
     let mut chain = PayloadChain::new();
-    let entry = Entry { replaces: None, send: SendFrom::PeerUse };
+    let entry = Entry { replaces: None, send: SendFrom::PeerUse, kin: Kinship::default() };
     let child = grant(cx, &sa.ground(&lineage), terms, &ingredients, entry, &mut chain)?;
     sa.children.push(child);
     Ok(chain)
+}
+
+/// One SPI is one CHILD_SA's: otherwise nobody could tell which of them is meant to be replaced or deleted.
+pub(crate) fn check_is_new(sa: &IkeSa, terms: &Terms<'_>) -> Result<(), Refusal> {
+    match sa.child_by_outbound(terms.chosen.spi.get()) {
+        Some(_) => Err(Refusal::NoProposalChosen("the offered SPI is in use")),
+        None => Ok(()),
+    }
 }
 
 /// An IKE SA that is being replaced or deleted makes no more children (RFC 7296 §2.25.2), and neither does one whose

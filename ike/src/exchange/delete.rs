@@ -38,7 +38,11 @@ pub(crate) fn respond(sa: &mut IkeSa, cx: &mut Context, deletes: &[Delete<'_>]) 
     let mut ours: Vec<u8> = Vec::new();
     // We have no AH, so of the rest only ESP can name anything.
     for spi in deletes.iter().filter(|delete| delete.protocol == ProtocolId::ESP).flat_map(Delete::spis) {
-        let Some(child) = sa.child_by_outbound(spi) else { continue };
+        let Some(child) = sa.child_by_outbound(spi) else {
+            // It may be what the peer has just granted us, if this has overtaken the response that says so.
+            sa.active.as_mut().and_then(Active::asked_child).into_iter().for_each(|asked| asked.forsake(spi));
+            continue;
+        };
         let (inbound, was_closing) = (child.inbound, child.state == ChildState::Closing);
         sa.remove_child(cx, inbound, reason_of(child));
         // What we have asked to delete ourselves is not named a second time (RFC 7296 §2.25.1).

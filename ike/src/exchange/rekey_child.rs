@@ -6,23 +6,20 @@
 use std::sync::Arc;
 
 use ipsec::Spi;
-use ipsec::sa::Mode;
-use ipsec::selector::Selectors;
 
-use super::create_child::{Ingredients, agree, check_may_create, context_of, grant};
+use super::ask_child::{Asked, Granted, Wish};
+use super::create_child::{Ingredients, agree, check_is_new, check_may_create, context_of, grant};
 use crate::channel::Role;
-use crate::child::{Agreement, Child, ChildState, Entry};
+use crate::child::{Agreement, Child, ChildState, Entry, Kinship};
 use crate::collision::{Verdict, judge};
 use crate::config::ChildSettings;
 use crate::context::Context;
-use crate::crypto::Secret;
-use crate::crypto::kex::{Kex, OfferedKex};
-use crate::crypto::keys::{ChildKeys, Nonces};
+use crate::crypto::kex::Kex;
+use crate::crypto::keys::ChildKeys;
 use crate::error::{Malformed, Refusal};
 use crate::event::{DownReason, Event, SendFrom};
-use crate::message::payload::{KeyExchange, Notify, NotifyKind, Payload, PayloadKind, ProtocolId, TrafficSelectors};
+use crate::message::payload::{Notify, NotifyKind, Payload, PayloadKind, ProtocolId};
 use crate::message::{Body, ExchangeType, PayloadChain};
-use crate::proposal::{ChosenEsp, accept_esp, offer_esp};
 use crate::sa::{Active, IkeSa, Request, Task};
 
 /// Our request that waits for its response.
@@ -30,12 +27,8 @@ pub(crate) struct Pending {
     /// The inbound SPI of what is replaced, and its name in the configuration.
     old: Spi,
     name: Arc<str>,
-    /// What we would receive on.
-    pub(crate) inbound: Spi,
-    nonce: Vec<u8>,
-    kex: Option<OfferedKex>,
-    selectors: Selectors,
-    mode: Mode,
+    kin: Kinship,
+    pub(crate) asked: Asked,
     /// The peer replaced the same one in the meantime.
     rival: Option<Rival>,
 }
@@ -58,21 +51,22 @@ pub(crate) fn respond(
     check_may_create(sa, cx)?;
     let old = find_rekeyed(sa, rekey)?;
     let collides = sa.rekeys(old);
-    let (name, state) = sa.child(old).map(|child| (child.name.clone(), child.state)).unzip();
-    match state {
-        Some(ChildState::InUse) => {}
-        Some(ChildState::Closing | ChildState::Replaced | ChildState::Redundant) | None => {
+    let found = sa.child(old).map(|child| (child.name.clone(), child.state, child.kin));
+    let (name, kin) = match found {
+        Some((name, ChildState::InUse, kin)) => (name, kin),
+        Some((_, ChildState::Closing | ChildState::Replaced | ChildState::Redundant, _)) | None => {
             return Err(Refusal::TemporaryFailure("the CHILD_SA is being deleted"));
         }
-    }
+    };
     if sa.pending_child().is_some_and(|pending| pending.old == old && pending.rival.is_some()) {
         return Err(Refusal::TemporaryFailure("the CHILD_SA has been rekeyed by the same peer already"));
     }
     let lineage = sa.lineage.clone();
-    let terms = agree(cx, &lineage, &sa.path, body, context_of(body), name.as_deref())?;
+    let terms = agree(cx, &lineage, &sa.path, body, context_of(body), Some(&name))?;
+    check_is_new(sa, &terms)?;
     let ingredients = Ingredients::answer(cx, body, terms.kex())?;
     let mut chain = PayloadChain::new();
-    let entry = Entry { replaces: Some(old), send: SendFrom::PeerUse };
+    let entry = Entry { replaces: Some(old), send: SendFrom::PeerUse, kin };
     let child = grant(cx, &sa.ground(&lineage), terms, &ingredients, entry, &mut chain)?;
     if collides {
         let lowest_nonce = ingredients.nonces.lowest().to_vec();
@@ -95,7 +89,7 @@ fn find_rekeyed(sa: &IkeSa, rekey: &Notify<'_>) -> Result<Spi, Refusal> {
     match sa.child_by_outbound(spi) {
         Some(child) if rekey.protocol == ProtocolId::ESP => Ok(child.inbound),
         // It may be the very one that the peer has granted us, if this has overtaken the response that says so.
-        None if sa.pending_child().is_some() => Err(Refusal::TemporaryFailure("a CHILD_SA is just being made")),
+        None if sa.may_be_granted_child() => Err(Refusal::TemporaryFailure("a CHILD_SA is just being made")),
         Some(_) | None => Err(Refusal::ChildSaNotFound { protocol: rekey.protocol, spi }),
     }
 }
@@ -106,6 +100,11 @@ impl IkeSa {
             Some(Active::RekeyChild(pending)) => Some(pending),
             Some(_) | None => None,
         }
+    }
+
+    /// Whether a response that is on its way may grant us a child.
+    fn may_be_granted_child(&self) -> bool {
+        matches!(self.active, Some(Active::RekeyChild(_) | Active::Sibling(_)))
     }
 
     /// Whether we are about to replace this child.
@@ -146,26 +145,19 @@ pub(crate) fn start(sa: &mut IkeSa, cx: &mut Context, old: Spi) -> Option<Reques
     let lineage = sa.lineage.clone();
     let child = sa.child(old).filter(|child| child.state == ChildState::InUse)?;
     let settings = lineage.connection.child(&child.name)?;
-    let (name, selectors, mode) = (child.name.clone(), child.selectors.clone(), child.mode);
-    let kex = child.kex.map(|kex| kex.offer(&mut cx.rng));
-    let (nonce, inbound) = (cx.nonce(), cx.spis.draw_esp(&mut cx.rng, sa.local_spi()));
-
+    let wish = Wish {
+        proposals: settings.proposals.clone(),
+        kex: child.kex,
+        selectors: child.selectors.clone(),
+        mode: child.mode,
+        per_resource: child.kin.per_resource,
+    };
+    let (name, kin) = (child.name.clone(), child.kin);
     let old_spi = old.to_be_bytes();
     let rekey = Notify { protocol: ProtocolId::ESP, spi: &old_spi, kind: NotifyKind::REKEY_SA, data: &[] };
     let mut chain = PayloadChain::new().with(&Payload::Notify(rekey));
-    if mode == Mode::Transport {
-        chain.push(&Payload::Notify(Notify::new(NotifyKind::USE_TRANSPORT_MODE, &[])));
-    }
-    let method = kex.as_ref().map(|(offered, _)| offered.method());
-    chain.push(&Payload::Sa(offer_esp(&settings.proposals, &inbound.to_be_bytes(), method)));
-    chain.push(&Payload::Nonce(&nonce));
-    if let Some((offered, public)) = &kex {
-        chain.push(&Payload::KeyExchange(KeyExchange { group: offered.method().group(), data: public }));
-    }
-    chain.push(&Payload::TsInitiator(TrafficSelectors(selectors.local.clone())));
-    chain.push(&Payload::TsResponder(TrafficSelectors(selectors.remote.clone())));
-    let kex = kex.map(|(offered, _)| offered);
-    let pending = Pending { old, name, inbound, nonce, kex, selectors, mode, rival: None };
+    let asked = Asked::ask(cx, sa.local_spi(), wish, &mut chain);
+    let pending = Pending { old, name, kin, asked, rival: None };
     Some(Request { exchange: ExchangeType::CreateChildSa, chain, active: Active::RekeyChild(Box::new(pending)) })
 }
 
@@ -173,9 +165,9 @@ pub(crate) fn start(sa: &mut IkeSa, cx: &mut Context, old: Spi) -> Option<Reques
 ///
 /// # Errors
 /// A response without what it must have.
-pub(crate) fn finish(sa: &mut IkeSa, cx: &mut Context, pending: Pending, body: &Body<'_>) -> Result<(), Malformed> {
-    let inbound = pending.inbound;
-    let settled = settle(sa, cx, pending, body);
+pub(crate) fn finish(sa: &mut IkeSa, cx: &mut Context, mut pending: Pending, body: &Body<'_>) -> Result<(), Malformed> {
+    let inbound = pending.asked.inbound;
+    let settled = settle(sa, cx, &mut pending, body);
     if !matches!(settled, Ok(Settled::Installed)) {
         cx.spis.free_esp(inbound);
     }
@@ -189,70 +181,28 @@ enum Settled {
     Nothing,
 }
 
-fn settle(sa: &mut IkeSa, cx: &mut Context, pending: Pending, body: &Body<'_>) -> Result<Settled, Malformed> {
+fn settle(sa: &mut IkeSa, cx: &mut Context, pending: &mut Pending, body: &Body<'_>) -> Result<Settled, Malformed> {
     if let Some(error) = body.error() {
-        refused(sa, cx, &pending, error);
+        refused(sa, cx, pending, error);
         return Ok(Settled::Nothing);
     }
     let lineage = sa.lineage.clone();
-    let settings = lineage.connection.child(&pending.name);
-    let (pending, granted) = match settings {
-        Some(settings) => read_grant(pending, settings, body)?,
-        None => (pending, None),
-    };
-    let Some((settings, granted)) = settings.zip(granted) else {
+    let granted = pending.asked.read(body)?;
+    let is_new = |granted: &Granted| sa.child_by_outbound(granted.chosen.spi.get()).is_none();
+    let Some((settings, granted)) = lineage.connection.child(&pending.name).zip(granted.filter(is_new)) else {
         // The peer has made something that we did not ask for. It is to forget it, and we try again later.
-        sa.queue(Task::ReportGone(pending.inbound));
-        failed(sa, cx, &pending, "the peer chose what was not offered".into());
+        sa.queue(Task::ReportGone(pending.asked.inbound));
+        failed(sa, cx, pending, "the peer chose what was not offered");
         return Ok(Settled::Nothing);
     };
-    install(sa, cx, &pending, settings, granted);
-    Ok(Settled::Installed)
-}
-
-/// What the response grants.
-struct Granted {
-    chosen: ChosenEsp,
-    nonces: Nonces,
-    shared: Option<Secret>,
-    selectors: Selectors,
-    mode: Mode,
-}
-
-/// `None` if the peer chose outside of our offer.
-fn read_grant(
-    mut pending: Pending,
-    settings: &ChildSettings,
-    body: &Body<'_>,
-) -> Result<(Pending, Option<Granted>), Malformed> {
-    let theirs = body.require_nonce()?;
-    if theirs == pending.nonce {
-        return Err(Malformed::NonceReflected);
+    if pending.asked.is_forsaken(&granted) {
+        failed(sa, cx, pending, "the peer deleted the new one at once");
+        return Ok(Settled::Nothing);
     }
-    let (ts_initiator, ts_responder) = body.require_selectors()?;
-    let selectors = Selectors { local: ts_initiator.0.clone(), remote: ts_responder.0.clone() };
-    let method = pending.kex.as_ref().map(OfferedKex::method);
-    let chosen = accept_esp(&settings.proposals, body.require_sa()?, method);
-    let is_subset = pending.selectors.narrow(&selectors).is_some_and(|narrowed| narrowed == selectors);
-    let Some(chosen) = chosen.filter(|_| is_subset) else { return Ok((pending, None)) };
-    let shared = match pending.kex.take() {
-        None => None,
-        Some(kex) => {
-            let answer = body.require_key_exchange()?;
-            let group = kex.method().group();
-            if answer.group != group {
-                return Err(Malformed::KeyExchange { group: answer.group, fault: "not the group that was chosen" });
-            }
-            Some(kex.finish(answer.data)?)
-        }
-    };
-    let nonces = Nonces { initiator: core::mem::take(&mut pending.nonce), responder: theirs.to_vec() };
-    let is_transport = pending.mode == Mode::Transport && body.has(NotifyKind::USE_TRANSPORT_MODE);
-    let mode = if is_transport { Mode::Transport } else { Mode::Tunnel };
-    Ok((pending, Some(Granted { chosen, nonces, shared, selectors, mode })))
+    Ok(install(sa, cx, pending, settings, granted))
 }
 
-fn install(sa: &mut IkeSa, cx: &mut Context, pending: &Pending, settings: &ChildSettings, granted: Granted) {
+fn install(sa: &mut IkeSa, cx: &mut Context, pending: &Pending, settings: &ChildSettings, granted: Granted) -> Settled {
     let Granted { chosen, nonces, shared, selectors, mode } = granted;
     let verdict = match &pending.rival {
         None => Verdict::OursStays,
@@ -262,10 +212,12 @@ fn install(sa: &mut IkeSa, cx: &mut Context, pending: &Pending, settings: &Child
         }
     };
     let Ok(keys) = ChildKeys::derive(sa.suite.prf, &sa.d, shared.as_ref(), &nonces, chosen.suite.cipher) else {
-        return sa.queue(Task::ReportGone(pending.inbound));
+        sa.queue(Task::ReportGone(pending.asked.inbound));
+        failed(sa, cx, pending, "no keys");
+        return Settled::Nothing;
     };
     let agreed = Agreement {
-        inbound: pending.inbound,
+        inbound: pending.asked.inbound,
         outbound: chosen.spi,
         suite: chosen.suite,
         mode,
@@ -277,7 +229,8 @@ fn install(sa: &mut IkeSa, cx: &mut Context, pending: &Pending, settings: &Child
         Verdict::OursStays => SendFrom::Now,
         Verdict::TheirsStays => SendFrom::Never,
     };
-    let entry = Entry { replaces: Some(pending.old), send };
+    let kin = sa.child(pending.old).map_or(pending.kin, |old| old.kin);
+    let entry = Entry { replaces: Some(pending.old), send, kin };
     let lineage = sa.lineage.clone();
     let mut child = Child::establish(cx, &lineage, &sa.path, settings, agreed, entry);
     sa.retire_child(cx, pending.old);
@@ -287,7 +240,7 @@ fn install(sa: &mut IkeSa, cx: &mut Context, pending: &Pending, settings: &Child
                 sa.make_redundant(cx, rival.inbound);
             }
             if let Some(old) = sa.child_mut(pending.old) {
-                old.successor = Some(pending.inbound);
+                old.successor = Some(pending.asked.inbound);
             }
             sa.queue(Task::DeleteChild(pending.old, DownReason::Replaced));
         }
@@ -298,6 +251,7 @@ fn install(sa: &mut IkeSa, cx: &mut Context, pending: &Pending, settings: &Child
         }
     }
     sa.children.push(child);
+    Settled::Installed
 }
 
 /// The peer refused (RFC 7296 §2.25.1).
@@ -317,13 +271,18 @@ fn refused(sa: &mut IkeSa, cx: &mut Context, pending: &Pending, error: &Notify<'
             sa.queue(Task::RekeyChild(pending.old));
         }
         NotifyKind::TEMPORARY_FAILURE => sa.retry_later(cx, pending.old),
-        kind => failed(sa, cx, pending, format!("the peer answered {kind}")),
+        kind => failed(sa, cx, pending, &format!("the peer answered {kind}")),
     }
 }
 
-fn failed(sa: &mut IkeSa, cx: &mut Context, pending: &Pending, why: String) {
+/// There is no new child. If the peer has made one in the meantime, that takes the old one's place.
+fn failed(sa: &mut IkeSa, cx: &mut Context, pending: &Pending, why: &str) {
+    if pending.rival.is_some() {
+        return sa.retire_child(cx, pending.old);
+    }
     sa.retry_later(cx, pending.old);
-    cx.events.push_back(Event::RekeyFailed { peer: sa.lineage.peer, child: Some(pending.old), why });
+    let (peer, child) = (sa.lineage.peer, Some(pending.old));
+    cx.events.push_back(Event::RekeyFailed { peer, child, why: why.to_owned() });
 }
 
 impl IkeSa {

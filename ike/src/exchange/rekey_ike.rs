@@ -39,9 +39,12 @@ impl IkeSa {
         matches!(self.active, Some(Active::RekeyIke(_)))
     }
 
-    /// Whether a child is just being replaced or deleted by us.
+    /// Whether a child is just being made, replaced or deleted by us.
     fn is_busy_with_child(&self) -> bool {
-        matches!(self.active, Some(Active::RekeyChild(_) | Active::DeleteChild(..) | Active::ReportGone))
+        matches!(
+            self.active,
+            Some(Active::RekeyChild(_) | Active::Sibling(_) | Active::DeleteChild(..) | Active::ReportGone)
+        )
     }
 
     /// Makes the IKE SA that replaces this one.
@@ -80,7 +83,12 @@ impl IkeSa {
     pub(crate) fn surrender(&mut self, cx: &Context) -> Estate {
         self.rival = None;
         self.retire(cx, Standing::Replaced);
-        Estate { children: core::mem::take(&mut self.children), tasks: self.take_child_tasks(), path: self.path }
+        Estate {
+            children: core::mem::take(&mut self.children),
+            tasks: self.take_child_tasks(),
+            siblings: core::mem::take(&mut self.siblings),
+            path: self.path,
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use ipsec::selector::Selectors;
 
 use super::{AuthSent, Initiating, Phase, Progress};
 use crate::channel::Role;
-use crate::child::{Agreement, Child, Entry};
+use crate::child::{Agreement, Child, Entry, Kinship};
 use crate::config::{ChildSettings, Identity, IdentityPattern};
 use crate::context::Context;
 use crate::crypto::keys::ChildKeys;
@@ -76,6 +76,9 @@ impl Initiating {
             chain.push(&Payload::Auth(Auth { method: AuthMethod::SHARED_KEY, data: &mac }));
         }
         if let Some(settings) = self.settings() {
+            if cx.config.per_resource {
+                chain.push(&Payload::Notify(Notify::new(NotifyKind::SA_RESOURCE_INFO, &[])));
+            }
             self.ask_for_child(settings, sent, &mut chain);
         }
         chain
@@ -226,6 +229,7 @@ fn take_child(
         keys: keys.map_err(|error| error.to_string())?,
         role: Role::Initiator,
     };
-    let entry = Entry { replaces: None, send: SendFrom::Now };
+    let kin = Kinship { per_resource: body.has(NotifyKind::SA_RESOURCE_INFO), ..Kinship::default() };
+    let entry = Entry { replaces: None, send: SendFrom::Now, kin };
     Ok(Child::establish(cx, lineage, path, settings, agreed, entry))
 }

@@ -9,7 +9,8 @@ use crate::channel::Wire;
 use crate::child::ChildState;
 use crate::context::Context;
 use crate::event::DownReason;
-use crate::exchange::{delete, informational, rekey_child, rekey_ike};
+use crate::exchange::ask_child::Asked;
+use crate::exchange::{delete, informational, rekey_child, rekey_ike, sibling};
 use crate::message::{ExchangeType, IkeSpi, PayloadChain};
 
 /// Something to ask of the peer.
@@ -21,6 +22,8 @@ pub(crate) enum Task {
     DeleteChild(Spi, DownReason),
     /// Tell the peer that the child with this inbound SPI is gone already.
     ReportGone(Spi),
+    /// Make a sibling of the child with this inbound SPI.
+    MakeSibling { of: Spi, form: sibling::Form },
     /// Replace the IKE SA.
     RekeyIke,
     /// Delete the IKE SA.
@@ -32,6 +35,7 @@ pub(crate) enum Task {
 /// The request that waits for its response.
 pub(crate) enum Active {
     RekeyChild(Box<rekey_child::Pending>),
+    Sibling(Box<sibling::Pending>),
     RekeyIke(Box<rekey_ike::Pending>),
     DeleteChild(Spi, DownReason),
     ReportGone,
@@ -43,7 +47,21 @@ impl Active {
     /// The SPI for ESP that is reserved for what may come of it.
     pub(super) fn reserved_esp(&self) -> Option<Spi> {
         match self {
-            Active::RekeyChild(pending) => Some(pending.inbound),
+            Active::RekeyChild(pending) => Some(pending.asked.inbound),
+            Active::Sibling(pending) => Some(pending.asked.inbound),
+            Active::RekeyIke(_)
+            | Active::DeleteChild(..)
+            | Active::ReportGone
+            | Active::DeleteIke(_)
+            | Active::Probe => None,
+        }
+    }
+
+    /// What we ask of the peer, if it may make a child.
+    pub(crate) fn asked_child(&mut self) -> Option<&mut Asked> {
+        match self {
+            Active::RekeyChild(pending) => Some(&mut pending.asked),
+            Active::Sibling(pending) => Some(&mut pending.asked),
             Active::RekeyIke(_)
             | Active::DeleteChild(..)
             | Active::ReportGone
@@ -57,6 +75,7 @@ impl Active {
         match self {
             Active::RekeyIke(pending) => Some(pending.local_spi),
             Active::RekeyChild(_)
+            | Active::Sibling(_)
             | Active::DeleteChild(..)
             | Active::ReportGone
             | Active::DeleteIke(_)
@@ -87,8 +106,10 @@ impl IkeSa {
 
     /// Takes what was to be done with children out of the line.
     pub(crate) fn take_child_tasks(&mut self) -> Vec<Task> {
-        let is_about_child =
-            |task: &Task| matches!(task, Task::RekeyChild(_) | Task::DeleteChild(..) | Task::ReportGone(_));
+        let is_about_child = |task: &Task| match task {
+            Task::RekeyChild(_) | Task::DeleteChild(..) | Task::ReportGone(_) | Task::MakeSibling { .. } => true,
+            Task::RekeyIke | Task::DeleteIke(_) | Task::Probe => false,
+        };
         let (taken, left): (VecDeque<Task>, VecDeque<Task>) = self.queue.drain(..).partition(is_about_child);
         self.queue = left;
         taken.into_iter().collect()
@@ -123,6 +144,7 @@ impl IkeSa {
     fn start(&mut self, cx: &mut Context, task: Task) -> Option<Request> {
         match task {
             Task::RekeyChild(inbound) => self.is_current().then(|| rekey_child::start(self, cx, inbound)).flatten(),
+            Task::MakeSibling { of, form } => sibling::start(self, cx, of, form),
             Task::RekeyIke if !self.is_current() || self.rival.is_some() => None,
             Task::RekeyIke if !cx.has_room_for_successor() => {
                 self.retry_rekeying(cx);

@@ -54,6 +54,8 @@ pub struct Installed {
     pub refused: Vec<String>,
     pub failed: Vec<String>,
     pub rekey_failed: Vec<String>,
+    /// Of which child, and whether for good.
+    pub siblings_refused: Vec<(Spi, bool, String)>,
 }
 
 impl Installed {
@@ -78,6 +80,9 @@ impl Installed {
             }
             Event::AddressMoved { remote, .. } => self.moved.push(remote),
             Event::RekeyFailed { why, .. } => self.rekey_failed.push(why),
+            Event::SiblingRefused { inbound, for_good, why, .. } => {
+                self.siblings_refused.push((inbound, for_good, why));
+            }
             Event::Refused { why, .. } => self.refused.push(why),
             Event::InitiationFailed { why, .. } => self.failed.push(why),
         }

@@ -271,7 +271,16 @@ impl<B: PacketBuffer> ControlCore<B> {
                 let is_refused = self.registry.retired_outbound(&entry);
                 self.end_if_refused(now, core, is_refused, entry.name());
             }
-            Event::Retired(Retired::Routes(_) | Retired::Policy(_) | Retired::Ivs(_)) => {}
+            // Asked for by the cluster's reports alone.
+            Event::Found { .. } | Event::Entries { .. } => {}
+            Event::Retired(
+                Retired::Routes(_)
+                | Retired::Policy(_)
+                | Retired::Ivs(_)
+                | Retired::Fabric(_)
+                | Retired::Dpt(_)
+                | Retired::Keys(_),
+            ) => {}
         }
     }
 
@@ -346,6 +355,9 @@ impl<B: PacketBuffer> ControlCore<B> {
                 self.follow_peer(peer, remote, dvipa, children)
             }
             ike::Event::RekeyFailed { peer, child, why } => warn!(%peer, ?child, why, "rekeying failed"),
+            ike::Event::SiblingRefused { peer, dvipa, inbound, for_good, why } => {
+                info!(%peer, %dvipa, spi = %inbound, for_good, why, "sibling refused");
+            }
             ike::Event::Refused { remote, peer, why } => warn!(%remote, ?peer, why, "IKE request refused"),
             ike::Event::InitiationFailed { connection, remote, why } => {
                 warn!(%connection, %remote, why, "no IKE SA came about");
@@ -354,7 +366,7 @@ impl<B: PacketBuffer> ControlCore<B> {
     }
 
     fn child_up(&mut self, now: Instant, up: ChildUp) {
-        let ChildUp { children, replaces, send, overlaps } = up;
+        let ChildUp { children, replaces, sibling_of: _, send, overlaps } = up;
         let (name, dvipa, peer) = (children.inbound.name.clone(), children.inbound.dvipa, children.inbound.peer);
         let (inbound, outbound) = (children.inbound.spi, children.outbound.spi);
         let peer_name = children.inbound.peer_name.clone();

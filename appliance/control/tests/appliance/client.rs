@@ -161,7 +161,11 @@ impl Client {
             Event::Refused { why, .. } | Event::InitiationFailed { why, .. } | Event::RekeyFailed { why, .. } => {
                 panic!("{why}")
             }
-            Event::IkeUp(_) | Event::IkeRekeyed { .. } | Event::IkeDown { .. } | Event::AddressMoved { .. } => {}
+            Event::IkeUp(_)
+            | Event::IkeRekeyed { .. }
+            | Event::IkeDown { .. }
+            | Event::SiblingRefused { .. }
+            | Event::AddressMoved { .. } => {}
         }
     }
 

@@ -44,6 +44,7 @@ kinds! {
     INVALID_SELECTORS = 39, "An ESP packet did not fit its SA.";
     TEMPORARY_FAILURE = 43, "Not now.";
     CHILD_SA_NOT_FOUND = 44, "The CHILD_SA to be rekeyed does not exist.";
+    TS_MAX_QUEUE = 48, "No more CHILD_SAs for these selectors (RFC 9611).";
     INITIAL_CONTACT = 16384, "The only IKE SA between these identities.";
     SET_WINDOW_SIZE = 16385, "The sender's request window.";
     ADDITIONAL_TS_POSSIBLE = 16386, "Other selectors would do too.";
@@ -62,6 +63,7 @@ kinds! {
     IKEV2_MESSAGE_ID_SYNC_SUPPORTED = 16420, "RFC 6311.";
     FRAGMENTATION_SUPPORTED = 16430, "RFC 7383.";
     SIGNATURE_HASH_ALGORITHMS = 16431, "RFC 7427.";
+    SA_RESOURCE_INFO = 16444, "One of several CHILD_SAs with equal selectors (RFC 9611).";
 }
 
 impl NotifyKind {
