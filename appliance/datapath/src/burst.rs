@@ -31,6 +31,11 @@ impl Drops {
         self.counts[reason as usize] += 1;
     }
 
+    /// Counts a packet that ends here, and whose memory serves for another.
+    pub fn note(&mut self, reason: DropReason) {
+        self.counts[reason as usize] += 1;
+    }
+
     /// Ends every packet that is left in `burst`.
     pub fn end_all<T>(&mut self, burst: &mut Burst<T>, reason: DropReason) {
         self.counts[reason as usize] += burst.len() as u64;

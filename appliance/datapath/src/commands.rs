@@ -6,16 +6,17 @@ use crate::mailbox::{Command, Event, Retired};
 use core::net::IpAddr;
 use ipsec::Spi;
 use ipsec::sad::InsertError;
+use ipsec::time::Instant;
 
 /// Commands executed in one poll at most: a burst of changes must not stall the packets.
 const COMMANDS_PER_POLL: usize = 64;
 
 impl<Q: PortQueue> DataCore<Q> {
     /// Executes what waits in the mailbox; whether there was anything.
-    pub(crate) fn obey(&mut self) -> bool {
+    pub(crate) fn obey(&mut self, now: Instant) -> bool {
         for done in 0..COMMANDS_PER_POLL {
             let Some(command) = self.mailbox.next_command() else { return done > 0 };
-            if let Some(answer) = self.execute(command) {
+            if let Some(answer) = self.execute(command, now) {
                 // `next_command` made sure of the room.
                 let _ = self.mailbox.events.push(answer);
             }
@@ -24,7 +25,7 @@ impl<Q: PortQueue> DataCore<Q> {
         true
     }
 
-    fn execute(&mut self, command: Command) -> Option<Event> {
+    fn execute(&mut self, command: Command, now: Instant) -> Option<Event> {
         match command {
             Command::InstallInbound(entry) => {
                 let (dvipa, spi) = (entry.sa.shared().parameters().dvipa, entry.sa.shared().parameters().spi);
@@ -81,6 +82,13 @@ impl<Q: PortQueue> DataCore<Q> {
                 let next = self.connections.list(cursor, &mut page);
                 Some(Event::Connections { page, next })
             }
+            Command::Fabric(fabric) => self.take_fabric(fabric, now),
+            Command::Dpt(tables) => self.take_dpt(tables),
+            Command::ForgetEntries { entries, target } => Some(self.forget_entries(entries, target)),
+            Command::Verify(keys) => Some(self.verify(keys, now)),
+            Command::Bury(keys) => Some(self.bury(keys)),
+            Command::FindEntry { flow } => self.find_entry(flow),
+            Command::ListEntries { cursor, page } => Some(self.list_entries(cursor, page)),
             Command::ResetWindows => {
                 self.sas.inbound.iter_mut().for_each(|(_, _, entry)| entry.sa.reset_window());
                 None

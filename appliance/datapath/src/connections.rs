@@ -5,11 +5,17 @@
 //!
 //! A 5-tuple belongs to one peer at a time, the first that spoke on it: application hosts cannot tell two peers with the
 //! same inner address apart, so a second one would read what the first was told.
+//!
+//! In a cluster the owner of the address keeps routing a connection here until it has been told that it ended, so what
+//! ends leaves a tomb ([`tombs`]).
 
+pub mod tombs;
+
+use crate::packet::Proof;
 use crate::sas::Identity;
+use cluster::member::EntryKey;
 use core::time::Duration;
 use ipsec::bucket_index::BucketIndex;
-use ipsec::esp::Authentic;
 use ipsec::sa::PeerId;
 use ipsec::time::Instant;
 use wire::flow::FlowKey;
@@ -26,6 +32,11 @@ pub enum State {
     Closing,
     /// Both have said FIN, or one RST.
     Closed,
+    /// A tomb: it carries nothing any more, and is here so that what is under way does not revive it.
+    Ended {
+        /// Whether the control core knows.
+        told: bool,
+    },
 }
 
 impl State {
@@ -36,6 +47,7 @@ impl State {
             State::Established => "established",
             State::Closing => "closing",
             State::Closed => "closed",
+            State::Ended { .. } => "ended",
         }
     }
 }
@@ -80,6 +92,8 @@ pub struct Connection {
     pub seen: Instant,
     /// Where it stands.
     pub state: State,
+    /// Whether the owner of its address routes it here, and is to be told when it ends.
+    pub is_routed: bool,
     said_fin: SaidFin,
 }
 
@@ -107,6 +121,23 @@ pub enum Refusal {
     TableFull,
     /// The connection is another peer's.
     OthersFlow,
+    /// It has ended here, and the owner of its address does not know yet.
+    Ended,
+}
+
+/// A client's packet, as far as its connection is concerned.
+#[derive(Debug, Clone, Copy)]
+pub struct Spoken<'a> {
+    /// Whose SA it came by.
+    pub peer: PeerId,
+    /// From the client to the service.
+    pub flow: &'a FlowKey,
+    /// The symmetric hash of the flow.
+    pub hash: u64,
+    /// Its TCP flags.
+    pub tcp: Option<Flags>,
+    /// Whether the owner of the address routed it here.
+    pub is_routed: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -122,6 +153,8 @@ pub struct Connections {
     free: Vec<u32>,
     index: BucketIndex,
     hand: usize,
+    /// How many of the entries are tombs.
+    tombs: usize,
     timeouts: Timeouts,
 }
 
@@ -133,6 +166,7 @@ impl Connections {
             free: (0..capacity as u32).rev().collect(),
             index: BucketIndex::with_reach(capacity, REACH_BUCKETS),
             hand: 0,
+            tombs: 0,
             timeouts,
         }
     }
@@ -147,36 +181,55 @@ impl Connections {
         self.len() == 0
     }
 
-    /// An authenticated packet of `peer` on `flow`, whose symmetric hash is `hash`: finds its connection or creates it.
-    /// A connection passes over to another peer only where it has ended, or both have shown the same `identity`.
+    /// A packet that was proven to be its peer's: finds its connection or creates it. A connection passes over to another
+    /// peer only where it has ended, or both have shown the same `identity`.
     ///
     /// # Errors
     /// [`Refusal`]; what stands is unharmed.
-    #[expect(clippy::too_many_arguments, reason = "a packet's facts; a struct for one call would only rename them")]
     pub fn client_spoke(
         &mut self,
         now: Instant,
-        hash: u64,
-        peer: PeerId,
+        spoken: Spoken<'_>,
         identity: impl Fn() -> Option<Identity>,
-        flow: &FlowKey,
-        tcp: Option<Flags>,
-        _proof: &Authentic,
+        _proof: &Proof,
     ) -> Result<State, Refusal> {
-        let slot = match self.find(hash, flow) {
-            Some(slot) => slot,
-            None => self.create(hash, Connection::new(now, peer, identity(), *flow))?,
+        let slot = match self.find(spoken.hash, spoken.flow) {
+            Some(slot) if self.is_of(slot, spoken.peer) => slot,
+            Some(slot) => self.pass_over(now, slot, &spoken, identity())?,
+            None if self.is_ended(&spoken) => return Err(Refusal::Ended),
+            None => self.create(spoken.hash, Connection::new(now, &spoken, identity()))?,
         };
         let entry = self.entries[slot as usize].as_mut().ok_or(Refusal::TableFull)?;
-        if entry.peer != peer {
-            let identity = identity();
-            if entry.state != State::Closed && (identity.is_none() || identity != entry.identity) {
-                return Err(Refusal::OthersFlow);
-            }
-            *entry = Connection::new(now, peer, identity, *flow);
-        }
-        entry.advance(now, Side::Client, tcp);
+        entry.is_routed |= spoken.is_routed;
+        entry.advance(now, Side::Client, spoken.tcp);
         Ok(entry.state)
+    }
+
+    /// Another peer speaks on a connection: it is now its own, if it may be.
+    #[cold]
+    fn pass_over(
+        &mut self,
+        now: Instant,
+        slot: u32,
+        spoken: &Spoken<'_>,
+        identity: Option<Identity>,
+    ) -> Result<u32, Refusal> {
+        if self.is_ended(spoken) {
+            return Err(Refusal::Ended);
+        }
+        let entry = self.entries[slot as usize].as_mut().ok_or(Refusal::TableFull)?;
+        if entry.state != State::Closed && (identity.is_none() || identity != entry.identity) {
+            return Err(Refusal::OthersFlow);
+        }
+        let successor = Connection::new(now, spoken, identity);
+        if !entry.is_routed {
+            *entry = successor;
+            return Ok(slot);
+        }
+        // The former peer's is still routed here: it stays as a tomb, beside its successor.
+        let created = self.create(spoken.hash, successor)?;
+        self.entomb(now, slot);
+        Ok(created)
     }
 
     /// The connection that a packet from the inside on `flow` (service to client), whose symmetric hash is `hash`,
@@ -186,30 +239,48 @@ impl Connections {
         self.entries[slot as usize].as_mut()
     }
 
+    /// The live connection on a flow; there is one at most.
     fn find(&self, hash: u64, flow: &FlowKey) -> Option<u32> {
-        self.index.find(hash, |slot| self.entries[slot as usize].as_ref().is_some_and(|entry| entry.flow == *flow))
+        self.index.find(hash, |slot| {
+            let entry = self.entries[slot as usize].as_ref();
+            entry.is_some_and(|entry| entry.flow == *flow && !entry.is_tomb())
+        })
+    }
+
+    fn is_of(&self, slot: u32, peer: PeerId) -> bool {
+        self.entries[slot as usize].as_ref().is_some_and(|entry| entry.peer == peer)
     }
 
     /// Looks at the next `budget` entries and forgets those that have outlived their time; where `is_gone` says that their
-    /// peer has no SA left, soon. `hash` is the one that filed them.
+    /// peer has no SA left, soon. What the owner of its address routes here becomes a tomb instead, and is told with
+    /// `tell`, which says whether it found room; what did not is told when its turn comes again. `hash` is the one that
+    /// filed them.
     pub fn sweep(
         &mut self,
         now: Instant,
         budget: usize,
         hash: impl Fn(&FlowKey) -> u64,
         is_gone: impl Fn(PeerId) -> bool,
+        mut tell: impl FnMut(EntryKey) -> bool,
     ) {
         for _ in 0..budget.min(self.entries.len()) {
             let slot = self.hand;
             self.hand = (slot + 1) % self.entries.len();
             let Some(entry) = &self.entries[slot] else { continue };
             let quiet = now.saturating_since(entry.seen);
-            let is_over = quiet > self.patience(entry) || quiet > self.timeouts.closing && is_gone(entry.peer);
-            if is_over {
-                self.index.remove(hash(&entry.flow), slot as u32);
-                self.entries[slot] = None;
-                self.free.push(slot as u32);
+            let is_over = match entry.state {
+                State::Ended { told: false } => false,
+                State::Ended { told: true } => quiet > tombs::OUTLIVES_PEER && is_gone(entry.peer),
+                State::New | State::Established | State::Closing | State::Closed => {
+                    quiet > self.patience(entry) || quiet > self.timeouts.closing && is_gone(entry.peer)
+                }
+            };
+            if is_over && entry.is_routed && !entry.is_tomb() {
+                self.entomb(now, slot as u32);
+            } else if is_over {
+                self.remove(hash(&entry.flow), slot as u32);
             }
+            self.tell_of(now, slot as u32, &mut tell);
         }
     }
 
@@ -235,6 +306,13 @@ impl Connections {
         Ok(slot)
     }
 
+    fn remove(&mut self, hash: u64, slot: u32) {
+        let Some(removed) = self.entries[slot as usize].take() else { return };
+        self.index.remove(hash, slot);
+        self.free.push(slot);
+        self.tombs -= usize::from(removed.is_tomb());
+    }
+
     fn patience(&self, entry: &Connection) -> Duration {
         match entry.state {
             State::New => self.timeouts.new,
@@ -242,13 +320,20 @@ impl Connections {
             State::Established => self.timeouts.established_other,
             State::Closing => self.timeouts.closing,
             State::Closed => self.timeouts.closed,
+            State::Ended { .. } => Duration::MAX,
         }
     }
 }
 
 impl Connection {
-    fn new(now: Instant, peer: PeerId, identity: Option<Identity>, flow: FlowKey) -> Connection {
-        Connection { peer, identity, flow, seen: now, state: State::New, said_fin: SaidFin::default() }
+    fn new(now: Instant, spoken: &Spoken<'_>, identity: Option<Identity>) -> Connection {
+        let Spoken { peer, flow, is_routed, .. } = *spoken;
+        let said_fin = SaidFin::default();
+        Connection { peer, identity, flow: *flow, seen: now, state: State::New, is_routed, said_fin }
+    }
+
+    fn is_tomb(&self) -> bool {
+        matches!(self.state, State::Ended { .. })
     }
 
     /// Its application host said something that goes on to the client. What cannot go on must not be told of here: it

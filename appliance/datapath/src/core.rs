@@ -2,10 +2,12 @@
 
 use crate::buffer::PortQueue;
 use crate::burst::{BURST, Burst, Drops};
+use crate::cluster::reports::Report;
+use crate::cluster::{ClusterCapacity, Part};
 use crate::connections::{Connections, Timeouts};
 use crate::counters::{Counter, Ledger};
 use crate::drops::DropReason;
-use crate::forwarding::{CorePort, Forwarding, PortRole};
+use crate::forwarding::{self, CorePort, Forwarding, PortRole};
 use crate::handover::Handover;
 use crate::mailbox::{Event, Mailbox, PuntReason, Punted, punted_reserve};
 use crate::outer::Urgency;
@@ -93,6 +95,8 @@ pub struct DataCore<Q: PortQueue> {
     pub(crate) connections: Connections,
     pub(crate) forwarding: Forwarding,
     pub(crate) policy: Arc<Policy>,
+    /// This core's part in a cluster, if the appliance is in one.
+    pub(crate) part: Option<Box<Part>>,
     pub(crate) seed: FlowSeed,
     pub(crate) ivs: Box<IvGenerator>,
     pub(crate) ledger: Arc<Ledger>,
@@ -120,6 +124,7 @@ impl<Q: PortQueue> DataCore<Q> {
             connections: Connections::new(common.capacity.connections, common.timeouts),
             forwarding: Forwarding::new(common.routes),
             policy: common.policy,
+            part: None,
             seed: common.seed,
             ivs: Box::new(ivs),
             ledger: Arc::default(),
@@ -128,6 +133,14 @@ impl<Q: PortQueue> DataCore<Q> {
             asked: ArrayVec::new(),
             ivs_wanted: false,
         }
+    }
+
+    /// The same core, ready to be part of a cluster: all memory that this takes is taken here. It is in the cluster from the
+    /// first [`Command::Fabric`](crate::mailbox::Command::Fabric) on.
+    #[must_use]
+    pub fn joining(mut self, capacity: ClusterCapacity) -> Self {
+        self.part = Some(Box::new(Part::new(capacity, self.seed)));
+        self
     }
 
     /// This core's ledger, for whoever reports.
@@ -143,16 +156,18 @@ impl<Q: PortQueue> DataCore<Q> {
     /// One turn: takes what is there, moves each packet to its end, a hand-over or a transmit queue, and returns
     /// whether there was anything. Never waits.
     pub fn poll(&mut self, now: Instant) -> bool {
-        let mut busy = self.obey();
+        let mut busy = self.obey(now);
         busy |= self.take_handed_over(now);
         for port in 0..self.ports.len() {
             busy |= match self.ports[port].facts.role {
                 PortRole::Network => self.take_network(port, now),
                 PortRole::Inside => self.take_inside(port, now),
+                PortRole::Trusted => self.take_trusted(port, now),
             };
         }
         busy |= self.send_originated();
         self.age_connections(now);
+        self.tend_entries(now);
         self.finish(busy);
         busy
     }
@@ -164,14 +179,23 @@ impl<Q: PortQueue> DataCore<Q> {
         let busy = !handed.is_empty();
         self.ledger.taken_over.add(handed.len() as u64);
         let (mut esp, mut plain, mut seal) = (Burst::new(), Burst::new(), Burst::new());
+        let (mut seen, mut frames) = (Burst::new(), Burst::new());
         for packet in handed {
             match packet {
                 Handed::Esp(packet) => esp.push(packet),
+                Handed::Seen(packet) => seen.push(packet),
+                Handed::Frame(packet) => frames.push(packet),
+                // Rare, and in order after what was handed over before them.
+                Handed::Checked(packet) => self.route(packet, now),
+                Handed::Inner(packet) => self.deliver(packet, now),
                 Handed::Plain(packet) => plain.push(packet),
                 Handed::Seal(packet) => seal.push(packet),
             }
         }
+        self.hand_over();
         self.open(esp, now);
+        self.distribute(seen, now);
+        self.take_frames(frames, now);
         self.protect(plain, now);
         self.seal(seal, now);
         busy
@@ -209,11 +233,23 @@ impl<Q: PortQueue> DataCore<Q> {
 
     /// Sends an IP packet towards `destination`, or drops it for the reason that stops it.
     pub(crate) fn send_towards(&mut self, destination: IpAddr, packet: Q::Buffer, now: Instant) {
+        self.send_by(destination, packet, now, forwarding::send);
+    }
+
+    /// The same for a packet that this core made.
+    pub(crate) fn send_made_towards(&mut self, destination: IpAddr, packet: Q::Buffer, now: Instant) {
+        self.send_by(destination, packet, now, forwarding::send_made);
+    }
+
+    fn send_by(&mut self, destination: IpAddr, packet: Q::Buffer, now: Instant, send: forwarding::Send<Q>) {
         match self.forwarding.way(destination) {
             Ok((port, mac)) => match self.ports.get_mut(usize::from(port.0)) {
-                Some(port) => crate::forwarding::send(port, packet, mac, &self.ledger, &mut self.drops),
-                // A table of routes that names a port which this core does not have.
-                None => self.drops.end(packet, DropReason::NoRoute),
+                // Only frames go to members.
+                Some(port) if port.facts.role != PortRole::Trusted => {
+                    send(port, packet, mac, &self.ledger, &mut self.drops);
+                }
+                // Or a table of routes that names a port which this core does not have.
+                Some(_) | None => self.drops.end(packet, DropReason::NoRoute),
             },
             Err((reason, wanted)) => {
                 self.drops.end(packet, reason);
@@ -224,7 +260,7 @@ impl<Q: PortQueue> DataCore<Q> {
         }
     }
 
-    fn ask_for(&mut self, hop: NextHop, now: Instant) {
+    pub(crate) fn ask_for(&mut self, hop: NextHop, now: Instant) {
         self.asked.retain(|(_, at)| now.saturating_since(*at) < ASK_AGAIN);
         if self.asked.is_full() || self.asked.iter().any(|(asked, _)| *asked == hop) {
             return;
@@ -247,9 +283,10 @@ impl<Q: PortQueue> DataCore<Q> {
     }
 
     fn age_connections(&mut self, now: Instant) {
-        let (seed, outbound) = (&self.seed, &self.sas.outbound);
+        let (seed, outbound, mailbox) = (&self.seed, &self.sas.outbound, &mut self.mailbox);
         let is_gone = |peer| !outbound.knows(peer);
-        self.connections.sweep(now, SWEEP_PER_POLL, |flow| flow.symmetric_hash(seed), is_gone);
+        let tell = |key| mailbox.report(Report::Stopped(key));
+        self.connections.sweep(now, SWEEP_PER_POLL, |flow| flow.symmetric_hash(seed), is_gone, tell);
     }
 
     /// Empties the backlogs and publishes what was counted.

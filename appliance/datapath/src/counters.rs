@@ -38,13 +38,21 @@ pub struct Ledger {
     pub delivered: Counter,
     /// Packets sent on a network port: encrypted, or bypassed by policy.
     pub forwarded: Counter,
+    /// Frames sent to other members on a trusted port.
+    pub relayed: Counter,
     /// Frames given to the control core.
     pub punted: Counter,
     /// Fragments absorbed into another packet.
     pub merged: Counter,
-    /// Frames that the control core made and a port sent. They were never received.
+    /// Packets that this core made: resets, and what members ask of each other. They were never received.
+    pub made: Counter,
+    /// Of these, those that went to a port; from there they count as originated.
+    pub made_sent: Counter,
+    /// Packets that wait on this core for a sequence number: a gauge.
+    pub waiting: Counter,
+    /// Frames that this appliance made and a port sent. They were never received.
     pub originated: Counter,
-    /// Frames that the control core made and no port had room for.
+    /// Frames that this appliance made and no port had room for.
     pub originated_lost: Counter,
     /// Packets put into the rings to other cores. No end: the core that takes them out sees them to theirs.
     pub handed_over: Counter,
@@ -88,6 +96,8 @@ pub struct Balance {
     pub delivered: u64,
     /// Packets sent on a network port.
     pub forwarded: u64,
+    /// Frames sent to other members.
+    pub relayed: u64,
     /// Frames given to the control core.
     pub punted: u64,
     /// Fragments absorbed.
@@ -96,7 +106,9 @@ pub struct Balance {
     pub dropped: u64,
     /// Frames of our own making that were sent.
     pub originated: u64,
-    /// Packets waiting in the rings between cores: handed over and not yet taken over.
+    /// Packets that the data cores made, and that are not with a port yet: on their way like those received.
+    pub making: u64,
+    /// Packets waiting in the rings between cores (handed over and not yet taken over), or for a sequence number.
     pub held: u64,
 }
 
@@ -109,20 +121,26 @@ impl Balance {
         // as an end without a start.
         let delivered = sum(|ledger| ledger.delivered.get());
         let forwarded = sum(|ledger| ledger.forwarded.get());
+        let relayed = sum(|ledger| ledger.relayed.get());
         let punted = sum(|ledger| ledger.punted.get());
         let merged = sum(|ledger| ledger.merged.get());
         let dropped = sum(|ledger| DropReason::ALL.iter().map(|&reason| ledger.dropped(reason)).sum());
         let originated = sum(|ledger| ledger.originated.get());
+        let waiting = sum(|ledger| ledger.waiting.get());
         let taken_over = sum(|ledger| ledger.taken_over.get());
-        let held = sum(|ledger| ledger.handed_over.get()).saturating_sub(taken_over);
+        let held = waiting + sum(|ledger| ledger.handed_over.get()).saturating_sub(taken_over);
+        let made_sent = sum(|ledger| ledger.made_sent.get());
+        let making = sum(|ledger| ledger.made.get()).saturating_sub(made_sent);
         let received = sum(|ledger| ledger.received.get());
-        Balance { received, delivered, forwarded, punted, merged, dropped, originated, held }
+        Balance { received, delivered, forwarded, relayed, punted, merged, dropped, originated, making, held }
     }
 
-    /// `received − every end − held`: zero whenever no core is in the middle of a burst.
+    /// `received − every end − held`: zero whenever no core is in the middle of a burst. What the data cores are making
+    /// counts as received, until it goes to a port as originated.
     pub fn difference(&self) -> i64 {
-        let ends = self.delivered + self.forwarded + self.punted + self.merged + self.dropped + self.held;
-        self.received.wrapping_sub(ends) as i64
+        let Balance { received, delivered, forwarded, relayed, punted, merged, dropped, making, held, .. } = *self;
+        let ends = delivered + forwarded + relayed + punted + merged + dropped + held;
+        (received + making).wrapping_sub(ends) as i64
     }
 }
 

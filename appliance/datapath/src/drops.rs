@@ -94,8 +94,31 @@ drop_reasons! {
     TooBig "too_big" Expected "The packet exceeds the MTU of its way and may not be cut.";
     NoRoom "no_room" Shortage "The frame's buffer has no room for the ESP headers and trailer.";
     IvExhausted "iv_exhausted" Shortage "This core's sender id has no IV left or is too old for the SA; a new one is being drawn.";
+    // The trusted port, and what is relayed between members.
+    TrustedStranger "trusted_stranger" Suspicious "A packet on the trusted port came from no member, or is for somebody else; nothing else may be on that wire.";
+    TrustedNotServed "trusted_not_served" Suspicious "A member sent something that is neither a frame nor for the control core.";
+    FrameMalformed "frame_malformed" Suspicious "A frame from a member is cut short, contradicts itself, or holds another packet than it says.";
+    FrameUnknownDvipa "frame_unknown_dvipa" Suspicious "A frame is about an address that this member neither owns nor serves; the members' configurations differ.";
+    FrameStaleEpoch "frame_stale_epoch" Expected "A frame is of an epoch that has passed: its sender does not know that the address has another owner.";
+    FrameFutureEpoch "frame_future_epoch" Expected "A frame is of an epoch that this member has not heard of yet.";
+    FrameWrongRole "frame_wrong_role" Suspicious "A frame is of a kind that its sender may not send, or that is not for this member.";
+    FrameOtherIncarnation "frame_other_incarnation" Expected "A frame is for, or from, another start of the target than the one that runs.";
+    FrameStaleSerial "frame_stale_serial" Expected "A frame was sent before the owner knew of connections that this target has given up.";
+    FrameNested "frame_nested" Suspicious "A frame holds a packet for a member's own address.";
+    FrameSa "frame_sa" Expected "A frame names an SA that this member does not have, yet or any more.";
+    NotOwner "not_owner" Expected "A client's packet came to a member that does not own its address now.";
     BelowFloor "below_floor" Suspicious "The sequence number lies at or below the SA's floor: somewhere in the cluster it may have been delivered before.";
     LifesizeUngranted "lifesize_ungranted" Shortage "The owner has granted this member no more bytes of the SA yet.";
+    SaSealed "sa_sealed" Expected "The SA was sealed when a member was lost, and the packet is of no connection that outlived that; the SA is being replaced.";
+    Settling "settling" Expected "A packet of no known connection came while a new owner waits for the members' connections.";
+    NoTarget "no_target" Shortage "No member is ready to take a new connection to this address and port.";
+    TargetLost "target_lost" Expected "The packet's connection was on a member that is lost; a reset has answered it, if it was TCP.";
+    TargetSilent "target_silent" Expected "The packet's connection is on a member that is believed lost, which is not settled yet.";
+    RoutingTableFull "routing_table_full" Shortage "A new connection found no free entry in the routing table; established ones are unharmed.";
+    RelayTooBig "relay_too_big" Suspicious "The packet is too big for the trusted port once it is framed; raise that port's MTU.";
+    ConnectionEnded "connection_ended" Expected "The packet belongs to a connection that has ended here.";
+    FragmentUnknown "fragment_unknown" Expected "A later fragment came without, or before, the first one of its packet.";
+    IcmpUnrelated "icmp_unrelated" Expected "An ICMP error speaks of no connection that is known.";
     MarkReached "mark_reached" Shortage "The outbound SA's numbers have reached the mark that the coupling facility holds; it is being raised.";
     NoNumber "no_number" Shortage "No sequence number came in time for a packet that shares its SA with other members.";
     // Shortages between cores and ports.

@@ -22,6 +22,8 @@ pub enum PortRole {
     Network,
     /// Towards the application hosts.
     Inside,
+    /// Towards the other members of the cluster; nothing else may be on it.
+    Trusted,
 }
 
 impl PortRole {
@@ -30,6 +32,7 @@ impl PortRole {
         match self {
             PortRole::Network => "network",
             PortRole::Inside => "inside",
+            PortRole::Trusted => "trusted",
         }
     }
 }
@@ -57,7 +60,7 @@ pub struct CorePort<Q: PortQueue> {
     queue: Q,
     /// Packets that came in and go out here.
     passing: Burst<Q::Buffer>,
-    /// Frames that the control core made.
+    /// Frames that this appliance made.
     originated: Burst<Q::Buffer>,
 }
 
@@ -85,7 +88,7 @@ impl<Q: PortQueue> CorePort<Q> {
         }
     }
 
-    /// Puts a frame that the control core made into its backlog.
+    /// Puts a frame that this appliance made into its backlog.
     pub fn push_originated(&mut self, frame: Q::Buffer, ledger: &Ledger) {
         self.originated.push(frame);
         if self.originated.is_full() {
@@ -107,6 +110,7 @@ impl<Q: PortQueue> CorePort<Q> {
         let end = match self.facts.role {
             PortRole::Network => &ledger.forwarded,
             PortRole::Inside => &ledger.delivered,
+            PortRole::Trusted => &ledger.relayed,
         };
         transmit(&mut self.queue, &mut self.passing, end);
         drops.end_all(&mut self.passing, DropReason::TxFull);
@@ -177,11 +181,37 @@ impl Forwarding {
     }
 }
 
+/// How a finished IP packet leaves: [`send`] or [`send_made`].
+pub type Send<Q> = fn(&mut CorePort<Q>, <Q as PortQueue>::Buffer, Mac, &Ledger, &mut Drops);
+
 /// Writes the Ethernet header before an IP packet and puts the frame into the port's backlog.
 pub fn send<Q: PortQueue>(port: &mut CorePort<Q>, mut packet: Q::Buffer, to: Mac, ledger: &Ledger, drops: &mut Drops) {
-    let facts = &port.facts;
+    match frame(&port.facts, &mut packet, to) {
+        Ok(()) => port.push(packet, ledger, drops),
+        Err(reason) => drops.end(packet, reason),
+    }
+}
+
+/// The same for a packet that this core made.
+pub fn send_made<Q: PortQueue>(
+    port: &mut CorePort<Q>,
+    mut packet: Q::Buffer,
+    to: Mac,
+    ledger: &Ledger,
+    drops: &mut Drops,
+) {
+    match frame(&port.facts, &mut packet, to) {
+        Ok(()) => {
+            ledger.made_sent.add(1);
+            port.push_originated(packet, ledger);
+        }
+        Err(reason) => drops.end(packet, reason),
+    }
+}
+
+fn frame<B: PacketBuffer>(facts: &PortFacts, packet: &mut B, to: Mac) -> Result<(), DropReason> {
     if packet.bytes().len() > facts.mtu {
-        return drops.end(packet, DropReason::TooBig);
+        return Err(DropReason::TooBig);
     }
     let is_ipv6 = packet.bytes().first().is_some_and(|byte| byte >> 4 == 6);
     let header = ethernet::Repr {
@@ -191,10 +221,10 @@ pub fn send<Q: PortQueue>(port: &mut CorePort<Q>, mut packet: Q::Buffer, to: Mac
         ether_type: if is_ipv6 { EtherType::Ipv6 } else { EtherType::Ipv4 },
     };
     if !packet.prepend(header.buffer_len()) {
-        return drops.end(packet, DropReason::NoRoom);
+        return Err(DropReason::NoRoom);
     }
     header.emit(&mut ethernet::Packet::new_unchecked(packet.bytes_mut()));
-    port.push(packet, ledger, drops);
+    Ok(())
 }
 
 #[cfg(test)]

@@ -7,23 +7,23 @@
 
 use crate::buffer::{PacketBuffer, PortQueue};
 use crate::burst::{Burst, narrow};
-use crate::connections::Refusal;
+use crate::connections::{Refusal, Spoken};
 use crate::core::DataCore;
 use crate::drops::DropReason;
 use crate::forwarding::PortRole;
-use crate::mailbox::PuntReason;
+use crate::mailbox::{Mailbox, PuntReason};
 use crate::outer::{self, EspPlace, Outer};
-use crate::packet::{EspPacket, Handed, InnerPacket};
+use crate::packet::{EspPacket, Handed, InnerPacket, Proof};
 use crate::sas::{CoreSas, InboundEntry};
 use core::ops::Range;
 use ipsec::Spi;
 use ipsec::ecn;
 use ipsec::esp::NEXT_HEADER_DUMMY;
-use ipsec::inbound::{InboundError, Opened};
+use ipsec::inbound::{Carried, InboundError, Opened};
 use ipsec::sa::Direction;
 use ipsec::spd::Action;
 use ipsec::time::Instant;
-use wire::flow::{self, FlowKey, Inner};
+use wire::flow::{self, Inner};
 use wire::{ipv4, tcp};
 
 impl<Q: PortQueue> DataCore<Q> {
@@ -34,6 +34,7 @@ impl<Q: PortQueue> DataCore<Q> {
             return false;
         }
         let esp = self.parse_outer(port, frames, now);
+        let esp = self.take_routed(esp, now);
         let own = self.steer(esp);
         self.open(own, now);
         true
@@ -74,10 +75,11 @@ impl<Q: PortQueue> DataCore<Q> {
             return esp;
         }
         let (sas, seed) = (&self.sas, &self.seed);
-        let peeked = narrow(&mut esp, &mut self.drops, |packet| match peek(sas, &packet) {
-            Ok(flow) => Ok((flow.map(|flow| flow.symmetric_hash(seed)), packet)),
-            Err(reason) => Err((packet, reason)),
-        });
+        let peeked =
+            narrow(&mut esp, &mut self.drops, |packet| match peek_inner(sas, packet.frame.bytes(), &packet.place) {
+                Ok(inner) => Ok((inner.map(|inner| inner.flow.symmetric_hash(seed)), packet)),
+                Err(reason) => Err((packet, reason)),
+            });
         let here = self.handover.own();
         let mut own = Burst::new();
         for (hash, packet) in peeked {
@@ -96,50 +98,29 @@ impl<Q: PortQueue> DataCore<Q> {
             return;
         }
         let (sas, mailbox) = (&mut self.sas, &mut self.mailbox);
-        let inner = narrow(&mut esp, &mut self.drops, |mut packet| {
-            let Some(entry) = find_mut(sas, &packet.place) else {
-                let reason = unknown(packet.place.spi);
-                return Err((packet, reason));
-            };
-            let opened = open_one(entry, &mut packet);
-            entry.learn(&opened, now);
-            if entry.notes.has_news() {
-                let name = entry.name();
-                entry.notes.tell(name, |event| mailbox.events.push(event).is_ok());
-            }
-            if let Ok(opened) = &opened
-                && entry.mapping.is_some()
-            {
-                let source = outer::udp_source(packet.frame.bytes());
-                let moved = entry.find_moved(&opened.proof, source, now);
-                moved.into_iter().for_each(|event| mailbox.tell_if_roomy(event));
-            }
-            match opened.map_err(reason_of).and_then(|opened| tunnel_check(entry, &packet, opened)) {
-                Ok(opened) => into_inner(packet, entry, opened),
-                Err(reason) => Err((packet, reason)),
-            }
-        });
-        for packet in inner {
+        let open = |packet| open_one(sas, mailbox, packet, Carried::NOTHING, now);
+        for packet in narrow(&mut esp, &mut self.drops, open) {
             self.deliver(packet, now);
         }
     }
 
     /// Notes the connection and sends the packet to its application host.
-    fn deliver(&mut self, verified: InnerPacket<Q::Buffer>, now: Instant) {
-        let InnerPacket { mut packet, inner, proof, peer, return_mtu } = verified;
-        if !self.policy.offers(&inner.flow, inner.fragment) {
+    pub(crate) fn deliver(&mut self, verified: InnerPacket<Q::Buffer>, now: Instant) {
+        let InnerPacket { mut packet, inner, connection, proof, peer, return_mtu, is_routed, is_filtered } = verified;
+        if !is_filtered && !self.policy.offers(&inner.flow, inner.fragment) {
             return self.drops.end(packet, DropReason::ServiceNotOffered);
         }
         if !self.may_go_on(&inner) {
             return self.drops.end(packet, DropReason::PolicyDiscard);
         }
-        let hash = inner.flow.symmetric_hash(&self.seed);
+        let (flow, hash) = (&connection, connection.symmetric_hash(&self.seed));
         let identity = || self.sas.outbound.identity(peer);
-        let (flow, flags) = (&inner.flow, inner.tcp_flags);
-        match self.connections.client_spoke(now, hash, peer, identity, flow, flags, &proof) {
+        let spoken = Spoken { peer, flow, hash, tcp: inner.tcp_flags, is_routed };
+        match self.connections.client_spoke(now, spoken, identity, &proof) {
             Ok(_) => {}
             Err(Refusal::TableFull) => return self.drops.end(packet, DropReason::ConnectionTableFull),
             Err(Refusal::OthersFlow) => return self.drops.end(packet, DropReason::OthersFlow),
+            Err(Refusal::Ended) => return self.drops.end(packet, DropReason::ConnectionEnded),
         }
         clamp_mss(packet.bytes_mut(), &inner, return_mtu);
         self.forward(packet, &inner, now);
@@ -155,6 +136,8 @@ impl<Q: PortQueue> DataCore<Q> {
                 let action = self.policy.action(Direction::Outbound, &inner.flow, inner.fragment);
                 matches!(action, Some(Action::Bypass))
             }
+            // Clients have no business on the members' own wire.
+            Some(PortRole::Trusted) => false,
             Some(PortRole::Inside) | None => true,
         }
     }
@@ -170,36 +153,69 @@ impl<Q: PortQueue> DataCore<Q> {
 
 /// Reads the inner header without verification. Only good to steer by. A dummy packet has none: it belongs to no
 /// connection and is never delivered, so any core may open it.
-fn peek<B: PacketBuffer>(sas: &CoreSas, packet: &EspPacket<B>) -> Result<Option<FlowKey>, DropReason> {
-    let entry = find(sas, &packet.place).ok_or_else(|| unknown(packet.place.spi))?;
-    let esp = &packet.frame.bytes()[bytes_of(&packet.place)];
-    let peeked = entry.sa.shared().peek(esp).map_err(|_| DropReason::EspTruncated)?;
+pub(crate) fn peek_inner(sas: &CoreSas, frame: &[u8], place: &EspPlace) -> Result<Option<Inner>, DropReason> {
+    let entry = find(sas, place).ok_or_else(|| unknown(place.spi))?;
+    let peeked = entry.sa.shared().peek(&frame[bytes_of(place)]).map_err(|_| DropReason::EspTruncated)?;
     if peeked.unauthenticated_next_header() == NEXT_HEADER_DUMMY {
         return Ok(None);
     }
     let inner = flow::parse_prefix(peeked.unauthenticated_head()).map_err(|_| DropReason::PeekUnparsable)?;
-    Ok(Some(inner.flow))
+    Ok(Some(inner))
 }
 
-fn find<'a>(sas: &'a CoreSas, place: &EspPlace) -> Option<&'a InboundEntry> {
+/// All steps of RFC 4303 §3.4 for one packet, and the tunnel check.
+pub(crate) fn open_one<P, B: PacketBuffer>(
+    sas: &mut CoreSas,
+    mailbox: &mut Mailbox<P>,
+    mut packet: EspPacket<B>,
+    carried: Carried,
+    now: Instant,
+) -> Result<InnerPacket<B>, (EspPacket<B>, DropReason)> {
+    let Some(entry) = find_mut(sas, &packet.place) else {
+        let reason = unknown(packet.place.spi);
+        return Err((packet, reason));
+    };
+    let opened = entry.sa.open_carried(&mut packet.frame.bytes_mut()[bytes_of(&packet.place)], carried);
+    conclude(entry, mailbox, &opened, &packet, now);
+    match opened.map_err(reason_of).and_then(|opened| tunnel_check(entry, &packet, opened)) {
+        Ok(opened) => into_inner(packet, entry, opened),
+        Err(reason) => Err((packet, reason)),
+    }
+}
+
+/// Draws the conclusions from a packet that was or was not opened: counts, and tells the control core what it has to know.
+pub(crate) fn conclude<P, B: PacketBuffer>(
+    entry: &mut InboundEntry,
+    mailbox: &mut Mailbox<P>,
+    opened: &Result<Opened, InboundError>,
+    packet: &EspPacket<B>,
+    now: Instant,
+) {
+    entry.learn(opened, now);
+    entry.tell_news(mailbox);
+    if let Ok(opened) = opened
+        && entry.mapping.is_some()
+    {
+        let source = outer::udp_source(&packet.frame.bytes()[usize::from(packet.place.ip)..]);
+        let moved = entry.find_moved(&opened.proof, source, now);
+        moved.into_iter().for_each(|event| mailbox.tell_if_roomy(event));
+    }
+}
+
+pub(crate) fn find<'a>(sas: &'a CoreSas, place: &EspPlace) -> Option<&'a InboundEntry> {
     sas.inbound.get(place.dvipa, Spi::new(place.spi)?).map(|entry| &**entry)
 }
 
-fn find_mut<'a>(sas: &'a mut CoreSas, place: &EspPlace) -> Option<&'a mut InboundEntry> {
+pub(crate) fn find_mut<'a>(sas: &'a mut CoreSas, place: &EspPlace) -> Option<&'a mut InboundEntry> {
     sas.inbound.get_mut(place.dvipa, Spi::new(place.spi)?).map(|entry| &mut **entry)
 }
 
-fn unknown(spi: u32) -> DropReason {
+pub(crate) fn unknown(spi: u32) -> DropReason {
     if Spi::new(spi).is_some() { DropReason::SpiUnknown } else { DropReason::SpiReserved }
 }
 
-fn bytes_of(place: &EspPlace) -> Range<usize> {
+pub(crate) fn bytes_of(place: &EspPlace) -> Range<usize> {
     usize::from(place.start)..usize::from(place.end)
-}
-
-fn open_one<B: PacketBuffer>(entry: &mut InboundEntry, packet: &mut EspPacket<B>) -> Result<Opened, InboundError> {
-    let place = bytes_of(&packet.place);
-    entry.sa.open(&mut packet.frame.bytes_mut()[place])
 }
 
 /// RFC 4301 §5.2 step 4: what came through the SA must be what the SA is for.
@@ -226,11 +242,12 @@ fn into_inner<B: PacketBuffer>(
         return Err((EspPacket { frame, place }, DropReason::Congested));
     }
     let peer = entry.sa.shared().parameters().peer;
-    Ok(InnerPacket { packet: frame, inner, proof: opened.proof, peer, return_mtu: entry.return_mtu })
+    let (connection, proof, return_mtu) = (inner.flow, Proof::Authentic(opened.proof), entry.return_mtu);
+    Ok(InnerPacket { packet: frame, inner, connection, proof, peer, return_mtu, is_routed: false, is_filtered: false })
 }
 
 /// What an SA refuses a packet for, in the words of this appliance's drops.
-fn reason_of(error: InboundError) -> DropReason {
+pub(crate) fn reason_of(error: InboundError) -> DropReason {
     match error {
         InboundError::Truncated => DropReason::EspTruncated,
         InboundError::Replayed => DropReason::ReplayDuplicate,

@@ -15,6 +15,7 @@
 
 pub mod buffer;
 pub mod burst;
+pub mod cluster;
 mod commands;
 pub mod connections;
 pub mod core;

@@ -4,12 +4,18 @@
 //! bounded rings and by ownership. A data core changes its tables only by executing a [`Command`], so the packet path
 //! holds no lock; what it replaces travels back as [`Event::Retired`], so that it is freed elsewhere.
 
+use crate::cluster::reports::Report;
 use crate::connections::Connection;
 use crate::forwarding::Mac;
 use crate::outer::Urgency;
 use crate::policy::Policy;
 use crate::routes::{NextHop, PortId, RouteTable};
 use crate::sas::{InboundEntry, OutboundEntry};
+use cluster::dpt::Tables;
+use cluster::fabric::Fabric;
+use cluster::id::MemberId;
+use cluster::member::EntryKey;
+use cluster::vcrt::Route;
 use core::net::{IpAddr, SocketAddr};
 use ipsec::Spi;
 use ipsec::iv::IvGenerator;
@@ -17,6 +23,7 @@ use ipsec::sa::{Direction, PeerId, SaParameters};
 use rtrb::{Consumer, Producer, RingBuffer};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use wire::flow::FlowKey;
 
 /// Commands that can wait for a core. The control core holds back what finds no room.
 const COMMANDS: usize = 1024;
@@ -24,6 +31,10 @@ const COMMANDS: usize = 1024;
 const EVENTS: usize = 2 * COMMANDS;
 /// Places that no news of moved peers may take: a NAT that restarts moves all its peers at once, and they tell again.
 pub(crate) const EVENTS_RESERVE: usize = EVENTS / 2;
+/// Reports that can wait for the control core.
+const REPORTS: usize = 4096;
+/// Places that only reports may take without which a connection would stand still.
+const REPORTS_RESERVE: usize = REPORTS / 2;
 /// Frames that can wait for the control core. Bounded small: what floods it is worth least.
 const PUNTED: usize = 512;
 
@@ -106,6 +117,33 @@ pub enum Command {
         /// An empty page whose capacity says how many are wanted.
         page: Vec<Connection>,
     },
+    /// Route by this view of the cluster from now on. Ignored by a core that was not made to join one.
+    Fabric(Arc<Fabric>),
+    /// Choose targets for new connections from these tables from now on.
+    Dpt(Arc<Tables>),
+    /// As the owner: forget that this target has these connections.
+    ForgetEntries {
+        /// Which.
+        entries: Vec<EntryKey>,
+        /// Who had them. What went to another member since stays.
+        target: MemberId,
+    },
+    /// As a target: say which of these connections are here, and stop those that are not. Each core speaks for its own.
+    Verify(Vec<EntryKey>),
+    /// As a target: the owner has forgotten these; their tombs may go.
+    Bury(Vec<EntryKey>),
+    /// As the owner: say where the connections on this flow (from client to service) are routed to.
+    FindEntry {
+        /// From the client to the service.
+        flow: FlowKey,
+    },
+    /// As the owner: fill the page with routed connections from a cursor on, up to its capacity.
+    ListEntries {
+        /// Where to begin; zero for the first page.
+        cursor: usize,
+        /// An empty page whose capacity says how many are wanted.
+        page: Vec<(EntryKey, Route)>,
+    },
     /// Forget every packet number seen, on SAs without IKE. For benchmarks that send one capture again and again.
     ResetWindows,
 }
@@ -149,6 +187,20 @@ pub enum Event {
         /// Where to go on, however many connections there are on this page, or `None` at the end.
         next: Option<usize>,
     },
+    /// The answer to [`Command::FindEntry`] of the core that owns the flow; the others answer with nothing.
+    Found {
+        /// What was asked for.
+        flow: FlowKey,
+        /// One for each peer that has a connection on the flow.
+        entries: Vec<(EntryKey, Route)>,
+    },
+    /// The answer to [`Command::ListEntries`].
+    Entries {
+        /// The routed connections, at most the page's capacity.
+        page: Vec<(EntryKey, Route)>,
+        /// Where to go on, or `None` at the end.
+        next: Option<usize>,
+    },
     /// Replaced or refused; to be freed away from the packet path.
     Retired(Retired),
 }
@@ -187,6 +239,12 @@ pub enum Retired {
     Policy(Arc<Policy>),
     /// A former source of IVs.
     Ivs(Box<IvGenerator>),
+    /// A former view of the cluster, or one that the core has no use for.
+    Fabric(Arc<Fabric>),
+    /// Former tables of targets, or some that the core has no use for.
+    Dpt(Arc<Tables>),
+    /// What a command named.
+    Keys(Vec<EntryKey>),
 }
 
 /// A frame for the control core.
@@ -232,6 +290,8 @@ pub struct Mailbox<B> {
     pub events: Producer<Event>,
     /// Frames to hand up.
     pub punted: Producer<Punted<B>>,
+    /// News of routed connections.
+    pub reports: Producer<Report>,
     applied: Arc<AtomicU64>,
 }
 
@@ -244,6 +304,8 @@ pub struct CoreLink<B> {
     pub events: Consumer<Event>,
     /// What the core hands up.
     pub punted: Consumer<Punted<B>>,
+    /// What the core tells of routed connections.
+    pub reports: Consumer<Report>,
     sent: u64,
     applied: Arc<AtomicU64>,
 }
@@ -254,13 +316,15 @@ pub fn mailbox<B>() -> (Mailbox<B>, CoreLink<B>) {
     let (originated_in, originated) = RingBuffer::new(ORIGINATED);
     let (events, events_out) = RingBuffer::new(EVENTS);
     let (punted, punted_out) = RingBuffer::new(PUNTED);
+    let (reports, reports_out) = RingBuffer::new(REPORTS);
     let applied = Arc::new(AtomicU64::new(0));
-    let core = Mailbox { commands, originated, events, punted, applied: Arc::clone(&applied) };
+    let core = Mailbox { commands, originated, events, punted, reports, applied: Arc::clone(&applied) };
     let link = CoreLink {
         commands: commands_in,
         originated: originated_in,
         events: events_out,
         punted: punted_out,
+        reports: reports_out,
         sent: 0,
         applied,
     };
@@ -282,6 +346,12 @@ impl<B> Mailbox<B> {
             // There is room: nobody else fills the ring.
             let _ = self.events.push(event);
         }
+    }
+
+    /// Tells of a routed connection; whether there was room. What is told again by itself leaves half the ring to the rest.
+    pub fn report(&mut self, report: Report) -> bool {
+        let reserve = if report.is_told_again() { REPORTS_RESERVE } else { 0 };
+        self.reports.slots() > reserve && self.reports.push(report).is_ok()
     }
 
     /// Says that one more command has been executed.

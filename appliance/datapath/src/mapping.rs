@@ -50,7 +50,7 @@ impl Mapping {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{parameters, proof};
+    use crate::testing::{authentic, parameters};
     use ipsec::sa::Direction;
 
     #[test]
@@ -67,7 +67,7 @@ mod tests {
         let told = |mapping: &mut Mapping, source, millis| {
             let now = Instant::from_millis(millis);
             let is_told = mapping.is_to_be_told(source, now);
-            is_told.then(|| mapping.told(&proof(), now)).is_some()
+            is_told.then(|| mapping.told(&authentic(), now)).is_some()
         };
         assert!(!told(&mut mapping, home, 0));
         assert!(told(&mut mapping, away, 1));

@@ -113,6 +113,7 @@ impl<Q: PortQueue> DataCore<Q> {
     fn choose_sa(&mut self, packet: &PlainPacket<Q::Buffer>, now: Instant) -> Choice {
         let Inner { flow, fragment, tcp_flags, .. } = packet.inner;
         let outbound = &self.sas.outbound;
+        let is_ended = self.connections.answers_a_tomb(packet.hash, &flow);
         let entry = match self.connections.answered(packet.hash, &flow) {
             Some(connection) if outbound.knows(connection.peer) => {
                 let entry = outbound.of_peer(connection.peer, &flow, fragment);
@@ -125,6 +126,7 @@ impl<Q: PortQueue> DataCore<Q> {
                 Ok(entry) if connection.identity == Some(outbound.identity_of(entry)) => Ok(entry),
                 Ok(_) | Err(_) => Err(DropReason::NoOutboundSa),
             },
+            None if is_ended => Err(DropReason::ConnectionEnded),
             None => match self.policy.action(Direction::Outbound, &flow, fragment) {
                 Some(Action::Protect { .. }) => outbound.of_any(&flow, fragment),
                 Some(Action::Bypass) => return Choice::Bypass,
@@ -160,12 +162,12 @@ impl<Q: PortQueue> DataCore<Q> {
             return None;
         }
         clamp_mss(packet.bytes_mut(), &inner, inner_mtu);
-        Some(SealPacket { packet, peer, spi })
+        Some(SealPacket { packet, peer, spi, is_made: false })
     }
 
     /// Seals a burst whose SAs have their home here, in order, and sends it.
     pub(crate) fn seal(&mut self, burst: Burst<SealPacket<Q::Buffer>>, now: Instant) {
-        for SealPacket { mut packet, peer, spi } in burst {
+        for SealPacket { mut packet, peer, spi, is_made } in burst {
             let Some(entry) = self.sas.outbound.get_mut(peer, spi) else {
                 self.drops.end(packet, DropReason::NoOutboundSa);
                 continue;
@@ -181,6 +183,7 @@ impl<Q: PortQueue> DataCore<Q> {
             }
             entry.publish();
             match sealed {
+                Ok(_) if is_made => self.send_made_towards(remote, packet, now),
                 Ok(_) => self.send_towards(remote, packet, now),
                 Err(error) => {
                     self.drops.end(packet, reason_of(error));

@@ -40,6 +40,8 @@ pub struct EspPlace {
     pub dvipa: IpAddr,
     /// The SPI as it stands there.
     pub spi: u32,
+    /// Where the outer IP header begins, in bytes from the frame's start.
+    pub ip: u16,
     /// Where the ESP header begins, in bytes from the frame's start.
     pub start: u16,
     /// Where the ICV ends.
@@ -53,6 +55,29 @@ pub struct EspPlace {
 /// # Errors
 /// The reason to drop it for.
 pub fn classify(frame: &[u8], facts: &PortFacts, policy: &Policy) -> Result<Outer, DropReason> {
+    match link(frame, facts)? {
+        Link::Arp => Ok(Outer::Punt(Urgency::Vital)),
+        Link::Ipv4 { start } => classify_ipv4(&frame[start..], start, facts.role, policy),
+    }
+}
+
+/// What an Ethernet frame for this port carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Link {
+    /// ARP.
+    Arp,
+    /// An IPv4 packet that begins here.
+    Ipv4 {
+        /// In bytes from the frame's start.
+        start: usize,
+    },
+}
+
+/// Judges the Ethernet header alone.
+///
+/// # Errors
+/// The reason to drop the frame for.
+pub fn link(frame: &[u8], facts: &PortFacts) -> Result<Link, DropReason> {
     let ethernet = ethernet::Packet::new_checked(frame).map_err(|_| DropReason::OuterMalformed)?;
     if ethernet.dst() != facts.mac && !ethernet.dst().is_multicast() {
         return Err(DropReason::NotForUs);
@@ -62,9 +87,9 @@ pub fn classify(frame: &[u8], facts: &PortFacts, policy: &Policy) -> Result<Oute
         return Err(DropReason::NotForUs);
     }
     match ethernet.ether_type() {
-        EtherType::Arp => Ok(Outer::Punt(Urgency::Vital)),
+        EtherType::Arp => Ok(Link::Arp),
         EtherType::Ipv4 if ethernet.dst().is_multicast() => Err(DropReason::LinkBroadcast),
-        EtherType::Ipv4 => classify_ipv4(ethernet.payload(), ethernet.header_len(), facts.role, policy),
+        EtherType::Ipv4 => Ok(Link::Ipv4 { start: ethernet.header_len() }),
         EtherType::Ipv6 | EtherType::Other(_) => Err(DropReason::EthertypeNotServed),
     }
 }
@@ -79,25 +104,26 @@ fn classify_ipv4(bytes: &[u8], start: usize, role: PortRole, policy: &Policy) ->
     if !policy.is_ours(dst) {
         return Ok(Outer::Cleartext(whole));
     }
-    if role == PortRole::Inside {
-        // Application hosts speak to us as neighbours; they have no SA with us.
-        return Ok(Outer::Punt(Urgency::Courtesy));
+    match role {
+        PortRole::Network => {}
+        // Application hosts speak to us as neighbours; they have no SA with us. Nor have members.
+        PortRole::Inside | PortRole::Trusted => return Ok(Outer::Punt(Urgency::Courtesy)),
     }
     let fragmented = ip.fragment() != Fragment::Whole;
     match ip.protocol() {
         protocol::ESP if fragmented => Err(DropReason::OuterFragment),
         protocol::ESP => {
-            let place = start + ip.header_len()..whole.end;
-            Ok(Outer::Esp(place_esp(ip.payload(), dst, place, Ecn::from_traffic_class(ip.ecn()))?))
+            let esp = ip.payload();
+            Ok(Outer::Esp(place_esp(&ip, start, start + ip.header_len(), esp)?))
         }
         protocol::ICMP => Ok(Outer::Punt(Urgency::Courtesy)),
         protocol::UDP if fragmented => Ok(Outer::Punt(Urgency::Courtesy)),
-        protocol::UDP => classify_udp(&ip, dst, start),
+        protocol::UDP => classify_udp(&ip, start),
         _clear => Ok(Outer::Cleartext(whole)),
     }
 }
 
-fn classify_udp(ip: &ipv4::Packet<&[u8]>, dst: IpAddr, start: usize) -> Result<Outer, DropReason> {
+fn classify_udp(ip: &ipv4::Packet<&[u8]>, start: usize) -> Result<Outer, DropReason> {
     let udp = udp::Packet::new_checked(ip.payload()).map_err(|_| DropReason::OuterMalformed)?;
     match udp.dst_port() {
         IKE_PORT => Ok(Outer::Punt(urgency_of_ike(udp.payload()))),
@@ -108,12 +134,7 @@ fn classify_udp(ip: &ipv4::Packet<&[u8]>, dst: IpAddr, start: usize) -> Result<O
             }
             natt::Repr::Esp => {
                 let begin = start + ip.header_len() + udp::HEADER_LEN;
-                Ok(Outer::Esp(place_esp(
-                    udp.payload(),
-                    dst,
-                    begin..begin + udp.payload().len(),
-                    Ecn::from_traffic_class(ip.ecn()),
-                )?))
+                Ok(Outer::Esp(place_esp(ip, start, begin, udp.payload())?))
             }
         },
         _clear => Ok(Outer::Cleartext(start..start + ip.total_len())),
@@ -128,19 +149,47 @@ fn urgency_of_ike(message: &[u8]) -> Urgency {
     }
 }
 
-/// Where a frame that holds ESP in UDP came from; `None` if it holds anything else, ESP without UDP included. To be asked
-/// of frames that have been classified.
-pub fn udp_source(frame: &[u8]) -> Option<SocketAddr> {
-    let ethernet = ethernet::Packet::new_checked(frame).ok()?;
-    let ip = ipv4::Packet::new_checked(ethernet.payload()).ok()?;
+/// Where an outer IP packet that holds ESP in UDP came from; `None` if it holds anything else, ESP without UDP included. To
+/// be asked of packets that have been classified.
+pub fn udp_source(packet: &[u8]) -> Option<SocketAddr> {
+    let ip = ipv4::Packet::new_checked(packet).ok()?;
     let udp = udp::Packet::new_checked(ip.payload()).ok().filter(|_| ip.protocol() == protocol::UDP)?;
     Some(SocketAddr::new(ip.src().into(), udp.src_port()))
 }
 
-fn place_esp(bytes: &[u8], dvipa: IpAddr, place: Range<usize>, ecn: Ecn) -> Result<EspPlace, DropReason> {
+/// The ESP packet in a whole outer IP packet that begins at `start` of its frame: what a member relays.
+///
+/// # Errors
+/// The reason to drop it for: it holds no ESP, is malformed, or is a fragment.
+pub fn esp_in(packet: &[u8], start: usize) -> Result<EspPlace, DropReason> {
+    let ip = ipv4::Packet::new_checked(packet).map_err(|_| DropReason::OuterMalformed)?;
+    if !ip.verify_checksum() {
+        return Err(DropReason::OuterChecksum);
+    }
+    if ip.fragment() != Fragment::Whole {
+        return Err(DropReason::OuterFragment);
+    }
+    match ip.protocol() {
+        protocol::ESP => place_esp(&ip, start, start + ip.header_len(), ip.payload()),
+        protocol::UDP => {
+            let udp = udp::Packet::new_checked(ip.payload()).map_err(|_| DropReason::OuterMalformed)?;
+            let is_esp = udp.dst_port() == natt::PORT && natt::classify(udp.payload()) == Ok(natt::Repr::Esp);
+            let begin = start + ip.header_len() + udp::HEADER_LEN;
+            if is_esp { place_esp(&ip, start, begin, udp.payload()) } else { Err(DropReason::FrameMalformed) }
+        }
+        _other => Err(DropReason::FrameMalformed),
+    }
+}
+
+fn place_esp(ip: &ipv4::Packet<&[u8]>, start: usize, begin: usize, bytes: &[u8]) -> Result<EspPlace, DropReason> {
     let esp = esp::Packet::new_checked(bytes).map_err(|_| DropReason::EspTruncated)?;
-    let (Ok(start), Ok(end)) = (u16::try_from(place.start), u16::try_from(place.end)) else {
-        return Err(DropReason::OuterMalformed);
-    };
-    Ok(EspPlace { dvipa, spi: esp.spi(), start, end, ecn })
+    let place = |at: usize| u16::try_from(at).map_err(|_| DropReason::OuterMalformed);
+    Ok(EspPlace {
+        dvipa: IpAddr::V4(ip.dst()),
+        spi: esp.spi(),
+        ip: place(start)?,
+        start: place(begin)?,
+        end: place(begin + bytes.len())?,
+        ecn: Ecn::from_traffic_class(ip.ecn()),
+    })
 }

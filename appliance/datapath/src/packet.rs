@@ -2,15 +2,34 @@
 //!
 //! ```text
 //! network:  frame → EspPacket ──(ICV verified)──► InnerPacket ──► delivered
+//!                 └► SeenPacket ──(a peek, or ICV verified: Checked)──► relayed
+//! trusted:  frame → FramePacket ──(accepted, ICV verified)──► InnerPacket ──► delivered
 //! inside:   frame → PlainPacket ──(policy)──► SealPacket ──► forwarded
 //! ```
 
-use crate::outer::EspPlace;
+use crate::buffer::PacketBuffer;
+use crate::cluster::Checked;
+use crate::drops::DropReason;
+use crate::outer::{self, EspPlace};
 use crate::routes::PortId;
+use cluster::frame::{Accepted, Frame, Repr};
+use cluster::id::MemberId;
+use core::ops::Range;
 use ipsec::Spi;
+use ipsec::ecn::Ecn;
 use ipsec::esp::Authentic;
 use ipsec::sa::PeerId;
-use wire::flow::Inner;
+use wire::flow::{FlowKey, Inner};
+
+/// What makes a packet to be believed: it was verified here, or a member of the cluster says that it was. There is no other
+/// way to either.
+#[derive(Debug)]
+pub enum Proof {
+    /// Its integrity was verified on this core.
+    Authentic(Authentic),
+    /// It came from the owner of its address, who verified it.
+    Accepted(Accepted),
+}
 
 /// An ESP packet as it came; nothing about it is to be believed.
 #[derive(Debug)]
@@ -21,6 +40,56 @@ pub struct EspPacket<B> {
     pub place: EspPlace,
 }
 
+/// An ESP packet of a clustered DVIPA, with what a peek saw of it.
+#[derive(Debug)]
+pub struct SeenPacket<B> {
+    /// The packet.
+    pub packet: EspPacket<B>,
+    /// The inner headers that it claims to have; `None` for what claims to be a dummy.
+    pub seen: Option<Inner>,
+}
+
+/// A frame from another member, as it came; nothing about it is to be believed but where it came from.
+#[derive(Debug)]
+pub struct FramePacket<B> {
+    /// The whole Ethernet frame.
+    pub frame: B,
+    /// Which member sent it.
+    pub sender: MemberId,
+    /// The header.
+    pub repr: Repr,
+    /// Where in the frame the payload lies.
+    pub payload: Range<usize>,
+    /// The congestion mark that the trusted wire may have made.
+    pub ecn: Ecn,
+}
+
+impl<B: PacketBuffer> FramePacket<B> {
+    /// What was found in the IP packet that begins at `start` of `frame`. Gives the frame back if it is not so long.
+    pub(crate) fn new(frame: B, found: Frame, sender: MemberId, start: usize) -> Result<FramePacket<B>, B> {
+        let payload = start + found.payload.start..start + found.payload.end;
+        if frame.bytes().get(payload.clone()).is_none() {
+            return Err(frame);
+        }
+        Ok(FramePacket { frame, sender, repr: found.repr, payload, ecn: found.ecn })
+    }
+
+    /// What follows the header.
+    pub fn payload(&self) -> &[u8] {
+        self.frame.bytes().get(self.payload.clone()).unwrap_or_default()
+    }
+
+    /// Where the ESP packet lies that the payload must be: that of the SA which the header names.
+    ///
+    /// # Errors
+    /// The reason to drop it for.
+    pub fn esp_place(&self) -> Result<EspPlace, DropReason> {
+        let place = outer::esp_in(self.payload(), self.payload.start)?;
+        let is_named = place.dvipa == self.repr.dvipa && place.spi.to_be_bytes() == self.repr.spi.to_be_bytes();
+        if is_named { Ok(place) } else { Err(DropReason::FrameMalformed) }
+    }
+}
+
 /// An inner packet that came out of an SA and was verified.
 #[derive(Debug)]
 pub struct InnerPacket<B> {
@@ -28,12 +97,18 @@ pub struct InnerPacket<B> {
     pub packet: B,
     /// Its headers.
     pub inner: Inner,
+    /// Its connection: what its headers say, but for fragments and errors in a cluster.
+    pub connection: FlowKey,
     /// The proof.
-    pub proof: Authentic,
+    pub proof: Proof,
     /// Whose SA it came by.
     pub peer: PeerId,
     /// The longest inner packet that fits the way back to the peer.
     pub return_mtu: u16,
+    /// Whether the owner of its address routed it here.
+    pub is_routed: bool,
+    /// Whether it was asked before whether the address offers such a service.
+    pub is_filtered: bool,
 }
 
 /// An IP packet from an inside port, on its way to a client.
@@ -58,6 +133,8 @@ pub struct SealPacket<B> {
     pub peer: PeerId,
     /// Which of the peer's SAs.
     pub spi: Spi,
+    /// Whether this appliance made it: it was never received.
+    pub is_made: bool,
 }
 
 /// What one core gives to another.
@@ -65,6 +142,14 @@ pub struct SealPacket<B> {
 pub enum Handed<B> {
     /// To be opened by the core that owns its connection.
     Esp(EspPacket<B>),
+    /// To be routed by the core that authenticates it.
+    Seen(SeenPacket<B>),
+    /// Authenticated; to be routed by the core of its connection.
+    Checked(Checked<B>),
+    /// From another member; to be judged by the core that works on it.
+    Frame(FramePacket<B>),
+    /// Out of its SA; to be delivered by the core of its connection.
+    Inner(InnerPacket<B>),
     /// To be given an SA by the core that owns its connection.
     Plain(PlainPacket<B>),
     /// To be sealed by the home core of its SA.

@@ -2,8 +2,9 @@
 
 use crate::counters::Counter;
 use crate::drops::DropReason;
-use crate::mailbox::{Event, SaName};
+use crate::mailbox::{Event, Mailbox, SaName};
 use crate::mapping::Mapping;
+use cluster::fabric::Processing;
 use core::hash::BuildHasher;
 use core::net::{IpAddr, SocketAddr};
 use core::num::NonZeroU32;
@@ -119,6 +120,8 @@ pub struct InboundEntry {
     pub return_mtu: u16,
     /// What the control core has been told of it.
     pub notes: Notes,
+    /// Where its work is done, in a cluster.
+    pub processing: Processing,
     /// Where the peer is, if it is behind a NAT.
     pub mapping: Option<Mapping>,
     /// What this core has counted.
@@ -140,7 +143,14 @@ impl InboundEntry {
         debug_assert!(core < of_all_cores.len(), "a core without a place for its counters");
         let totals = of_all_cores.get(core).map(Arc::clone).unwrap_or_default();
         let mapping = Mapping::of(shared.parameters());
-        InboundEntry { sa: InboundSa::new(shared), return_mtu, notes, mapping, totals, of_all_cores }
+        let (sa, processing) = (InboundSa::new(shared), Processing::Target);
+        InboundEntry { sa, return_mtu, notes, processing, mapping, totals, of_all_cores }
+    }
+
+    /// The same, whose work is done there. Fixed at the SA's birth: the same on all members.
+    #[must_use]
+    pub fn processed_at(self, processing: Processing) -> Self {
+        InboundEntry { processing, ..self }
     }
 
     /// How other cores name it.
@@ -153,14 +163,40 @@ impl InboundEntry {
         let is_fresh = is_fresh(opened);
         let soft = opened.as_ref().is_ok_and(|opened| opened.soft_reached);
         self.notes.note(is_fresh, soft, matches!(opened, Err(InboundError::HardLimit)));
+        self.publish();
+        if is_fresh {
+            self.totals.top.set(self.totals.top.get().max(self.sa.window().top()));
+            self.totals.heard.set(now.as_nanos());
+        }
+    }
+
+    /// The same for a packet that was authenticated before, and is now charged to the lifesize.
+    pub fn charged<B>(&mut self, charged: &Result<bool, InboundError>, mailbox: &mut Mailbox<B>) {
+        self.notes.note(false, *charged == Ok(true), *charged == Err(InboundError::HardLimit));
+        self.publish();
+        self.tell_news(mailbox);
+    }
+
+    /// The owner of its address has authenticated a packet with this number.
+    pub fn heard_of(&mut self, sequence: u64, now: Instant) {
+        self.totals.top.set(self.totals.top.get().max(sequence));
+        self.totals.heard.set(now.as_nanos());
+    }
+
+    /// Tells the control core what it does not know yet, as far as there is room.
+    #[inline]
+    pub fn tell_news<B>(&mut self, mailbox: &mut Mailbox<B>) {
+        if self.notes.has_news() {
+            let name = self.name();
+            self.notes.tell(name, |event| mailbox.events.push(event).is_ok());
+        }
+    }
+
+    fn publish(&self) {
         let counters = self.sa.counters();
         self.totals.packets.set(counters.packets);
         self.totals.bytes.set(counters.bytes);
         self.totals.replay_drops.set(counters.replay_drops);
-        if is_fresh {
-            self.totals.top.set(self.sa.window().top());
-            self.totals.heard.set(now.as_nanos());
-        }
     }
 
     /// The news that the peer has moved, if this packet shows that: it is the newest of all cores and came from

@@ -13,6 +13,8 @@ use ipsec::outbound::{OutboundSa, OutboundShared, OuterPolicy, esp_overhead};
 use ipsec::sa::{Direction, Encapsulation, Mode, PeerId, SaParameters};
 use ipsec::selector::{Selectors, TrafficSelector};
 
+use crate::packet::Proof;
+
 pub(crate) fn engine() -> Engine {
     select(EngineChoice::Auto).unwrap().engine
 }
@@ -44,7 +46,7 @@ pub(crate) fn parameters(peer: u64, spi: u32, direction: Direction, remote_ts: &
 }
 
 /// The proof that comes with an opened packet; there is no other way to one.
-pub(crate) fn proof() -> Authentic {
+pub(crate) fn authentic() -> Authentic {
     let shared =
         OutboundShared::new(parameters(1, 300, Direction::Outbound, &["0.0.0.0/0"]), engine(), SenderNumber(0));
     let mut sender = OutboundSa::new(shared.unwrap(), 1, OuterPolicy::default());
@@ -56,4 +58,9 @@ pub(crate) fn proof() -> Authentic {
     let mut packet = [vec![0; room.before], inner, vec![0; room.after]].concat();
     let _ = sender.seal(&mut IvGenerator::new(SenderNumber(0)), &mut packet, 20, NEXT_HEADER_IPV4).unwrap();
     receiver.open(&mut packet).unwrap().proof
+}
+
+/// The same, as the data path carries it.
+pub(crate) fn proof() -> Proof {
+    Proof::Authentic(authentic())
 }

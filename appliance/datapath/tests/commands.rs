@@ -21,7 +21,12 @@ fn names(bench: &Bench) -> Vec<(usize, SaName)> {
     let name = |what: &Retired| match what {
         Retired::Inbound(entry) => Some(entry.name()),
         Retired::Outbound(entry) => Some(entry.name()),
-        Retired::Routes(_) | Retired::Policy(_) | Retired::Ivs(_) => None,
+        Retired::Routes(_)
+        | Retired::Policy(_)
+        | Retired::Ivs(_)
+        | Retired::Fabric(_)
+        | Retired::Dpt(_)
+        | Retired::Keys(_) => None,
     };
     bench.retired.iter().filter_map(|(core, what)| Some((*core, name(what)?))).collect()
 }

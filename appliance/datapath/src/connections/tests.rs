@@ -1,3 +1,4 @@
+use super::tombs::{OUTLIVES_PEER, Verified};
 use super::*;
 use crate::testing::proof;
 use core::net::IpAddr;
@@ -70,6 +71,7 @@ impl Known {
             (State::Established, _) => 120,
             (State::Closing, _) => 240,
             (State::Closed, _) => 10,
+            (State::Ended { .. }, _) => unreachable!("nothing is routed here"),
         };
         Duration::from_secs(seconds)
     }
@@ -95,6 +97,11 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     )
 }
 
+/// What a client says, without a cluster.
+fn spoken(peer: PeerId, flow: &FlowKey, tcp: Option<Flags>) -> Spoken<'_> {
+    Spoken { peer, flow, hash: poor_hash(flow), tcp, is_routed: false }
+}
+
 fn protocol(tcp: Option<u8>) -> u8 {
     if tcp.is_some() { TCP } else { 17 }
 }
@@ -111,7 +118,7 @@ proptest! {
             match step {
                 Step::Client { peer, port, tcp } => {
                     let (peer, flow, tcp) = (PeerId(peer), flow(port, protocol(tcp)), tcp.map(Flags::from_bits));
-                    let found = table.client_spoke(now, poor_hash(&flow), peer, || identity(peer), &flow, tcp, &proof);
+                    let found = table.client_spoke(now, spoken(peer, &flow, tcp), || identity(peer), &proof);
                     let held = model.get(&flow).copied();
                     let is_one = |held: Known| identity(peer).is_some() && identity(peer) == identity(held.peer);
                     let is_others =
@@ -140,7 +147,7 @@ proptest! {
                 }
                 Step::Wait { seconds } => {
                     now = now.saturating_add(Duration::from_secs(seconds));
-                    table.sweep(now, capacity, poor_hash, |peer| peer == GONE);
+                    table.sweep(now, capacity, poor_hash, |peer| peer == GONE, |_| unreachable!("nothing is routed here"));
                     model.retain(|flow, known| {
                         let soon = if known.peer == GONE { Duration::from_secs(240) } else { Duration::MAX };
                         now.saturating_since(known.seen) <= known.patience(flow.protocol).min(soon)
@@ -163,11 +170,12 @@ fn a_sweep_looks_at_no_more_entries_than_it_may() {
     let mut table = Connections::new(100, Timeouts::default());
     for port in 0..40 {
         let flow = flow(port, 17);
-        table.client_spoke(Instant::ZERO, u64::from(port), PeerId(1), || None, &flow, None, &proof).unwrap();
+        let spoken = Spoken { hash: u64::from(port), ..spoken(PeerId(1), &flow, None) };
+        table.client_spoke(Instant::ZERO, spoken, || None, &proof).unwrap();
     }
     let later = Instant::from_secs(1_000);
     for swept in 1..=4 {
-        table.sweep(later, 10, |flow| u64::from(flow.src_port), |_| false);
+        table.sweep(later, 10, |flow| u64::from(flow.src_port), |_| false, |_| false);
         assert_eq!(table.len(), 40 - swept * 10);
     }
 }
@@ -177,9 +185,108 @@ fn a_sweep_looks_at_no_more_entries_than_it_may() {
 fn more_flows_of_one_hash_than_fit_its_place_are_refused_and_others_are_not() {
     let proof = proof();
     let mut table = Connections::new(1_000, Timeouts::default());
-    let mut spoke =
-        |hash, port| table.client_spoke(Instant::ZERO, hash, PeerId(1), || None, &flow(port, 17), None, &proof).is_ok();
+    let mut spoke = |hash, port| {
+        let flow = flow(port, 17);
+        let spoken = Spoken { hash, ..spoken(PeerId(1), &flow, None) };
+        table.client_spoke(Instant::ZERO, spoken, || None, &proof).is_ok()
+    };
     assert_eq!((0..1_000).take_while(|&port| spoke(0, port)).count(), 80);
     assert!(spoke(77, 2_000));
     assert_eq!(table.len(), 81);
+}
+
+/// A table with room for a few connections, and one that the owner of its address routes here.
+fn with_routed(peer: PeerId, flow: &FlowKey) -> Connections {
+    let mut table = Connections::new(4, Timeouts::default());
+    let spoken = Spoken { is_routed: true, ..spoken(peer, flow, None) };
+    table.client_spoke(Instant::ZERO, spoken, || identity(peer), &proof()).unwrap();
+    table
+}
+
+/// Looks at every entry; what was told, and whether there was room to tell it.
+fn swept(table: &mut Connections, now: Instant, has_room: bool, gone: bool) -> Vec<EntryKey> {
+    let mut told = Vec::new();
+    let tell = |key| {
+        told.push(key);
+        has_room
+    };
+    table.sweep(now, 4, poor_hash, |_| gone, tell);
+    told
+}
+
+#[test]
+fn what_the_owner_routes_here_leaves_a_tomb_that_is_told_once_there_is_room() {
+    let (flow, peer) = (flow(5_000, 17), PeerId(0));
+    let key = EntryKey { peer, flow };
+    let mut table = with_routed(peer, &flow);
+    assert!(swept(&mut table, Instant::from_secs(30), true, false).is_empty());
+    assert_eq!(swept(&mut table, Instant::from_secs(31), false, false), [key]);
+    assert_eq!(swept(&mut table, Instant::from_secs(32), true, false), [key], "again, for want of room");
+    assert!(swept(&mut table, Instant::from_secs(100_000), true, false).is_empty(), "once");
+    assert_eq!((table.len(), table.tombs()), (1, 1), "it does not age");
+
+    let said = table.client_spoke(Instant::from_secs(40), spoken(peer, &flow, None), || identity(peer), &proof());
+    assert_eq!(said, Err(Refusal::Ended));
+    let answer = flow.reversed();
+    assert!(table.answered(poor_hash(&answer), &answer).is_none());
+    assert!(table.answers_a_tomb(poor_hash(&answer), &answer));
+
+    table.bury(poor_hash(&flow), &key);
+    assert_eq!((table.len(), table.tombs()), (0, 0));
+    let again = Spoken { is_routed: true, ..spoken(peer, &flow, None) };
+    assert_eq!(table.client_spoke(Instant::from_secs(41), again, || identity(peer), &proof()), Ok(State::New));
+    table.bury(poor_hash(&flow), &key);
+    assert_eq!(table.len(), 1, "the living are not buried");
+}
+
+#[test]
+fn a_tomb_goes_by_itself_only_when_it_was_told_and_its_peer_is_long_gone() {
+    let (flow, peer) = (flow(5_000, 17), PeerId(0));
+    let mut table = with_routed(peer, &flow);
+    assert_eq!(swept(&mut table, Instant::from_secs(300), true, true).len(), 1);
+    let over = Instant::from_secs(300) + OUTLIVES_PEER;
+    swept(&mut table, over, true, true);
+    assert_eq!(table.tombs(), 1);
+    swept(&mut table, over + Duration::from_secs(1), true, false);
+    assert_eq!(table.tombs(), 1, "the peer is there");
+    swept(&mut table, over + Duration::from_secs(1), true, true);
+    assert!(table.is_empty());
+}
+
+#[test]
+fn another_peer_on_the_same_flow_leaves_the_former_ones_tomb_beside_it() {
+    let flow = flow(5_000, 17);
+    let (former, same_identity) = (PeerId(0), PeerId(1));
+    let mut table = with_routed(former, &flow);
+    let says = |table: &mut Connections, peer| {
+        let spoken = Spoken { is_routed: true, ..spoken(peer, &flow, None) };
+        table.client_spoke(Instant::from_secs(1), spoken, || identity(peer), &proof())
+    };
+    assert_eq!(says(&mut table, same_identity), Ok(State::New));
+    assert_eq!((table.len(), table.tombs()), (2, 1));
+    assert_eq!(says(&mut table, former), Err(Refusal::Ended));
+    assert_eq!(says(&mut table, same_identity), Ok(State::New));
+    let answer = flow.reversed();
+    assert_eq!(table.answered(poor_hash(&answer), &answer).map(|found| found.peer), Some(same_identity));
+    assert_eq!(swept(&mut table, Instant::from_secs(2), true, false), [EntryKey { peer: former, flow }]);
+}
+
+#[test]
+fn what_the_owner_asks_for_in_vain_becomes_a_tomb_if_there_is_room() {
+    let (known, peer) = (flow(5_000, 17), PeerId(0));
+    let mut table = with_routed(peer, &known);
+    let verify = |table: &mut Connections, peer, flow| {
+        table.verify(Instant::from_secs(1), poor_hash(&flow), &EntryKey { peer, flow })
+    };
+    assert_eq!(verify(&mut table, peer, known), Verified::Alive);
+    assert_eq!(verify(&mut table, PeerId(3), known), Verified::Stopped, "another peer's is not it");
+    assert_eq!(verify(&mut table, PeerId(3), known), Verified::Stopped);
+    assert_eq!(verify(&mut table, peer, known), Verified::Alive);
+    for port in 0..2 {
+        assert_eq!(verify(&mut table, peer, flow(port, 17)), Verified::Stopped);
+    }
+    assert_eq!(verify(&mut table, peer, flow(9, 17)), Verified::NoRoom);
+    assert_eq!((table.len(), table.tombs()), (4, 3));
+    let spoken = Spoken { is_routed: true, ..spoken(peer, &known, None) };
+    assert_eq!(table.client_spoke(Instant::from_secs(2), spoken, || None, &proof()), Ok(State::New));
 }

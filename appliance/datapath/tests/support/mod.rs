@@ -419,8 +419,9 @@ impl Bench {
         let Outside { injected, collected, punted, given_to_send } = self.outside;
         let arriving = injected - balance.received;
         let to_control = balance.punted - punted;
-        let on_links = balance.delivered + balance.forwarded + balance.originated - collected;
-        let to_send = given_to_send - balance.originated - lost;
+        let on_links = balance.delivered + balance.forwarded + balance.relayed + balance.originated - collected;
+        let made: u64 = self.rigs.iter().map(|rig| rig.ledger.made_sent.get()).sum();
+        let to_send = given_to_send + made - balance.originated - lost;
         let known = arriving + balance.held + to_control + on_links + to_send;
         assert_eq!(self.pool.in_use() as u64, known, "frames are out of the pool that nobody has: {balance:?}");
     }

@@ -1,0 +1,79 @@
+//! The last steps at a target, whichever way a packet came to it: its connection, and the inside port.
+
+use super::check::{Body, Checked, Source};
+use crate::buffer::{PacketBuffer, PortQueue};
+use crate::core::DataCore;
+use crate::drops::DropReason;
+use crate::inbound::{cut, find_mut, open_one, reason_of};
+use crate::packet::{EspPacket, Handed, InnerPacket, Proof};
+use ipsec::ecn;
+use ipsec::inbound::Carried;
+use ipsec::time::Instant;
+use wire::flow::FlowKey;
+
+impl<Q: PortQueue> DataCore<Q> {
+    /// Opens a packet that the owner's half of this appliance routes here, and delivers it. `connection` is known where the
+    /// packet does not show it.
+    pub(super) fn open_routed(&mut self, packet: EspPacket<Q::Buffer>, connection: Option<FlowKey>, now: Instant) {
+        match open_one(&mut self.sas, &mut self.mailbox, packet, Carried::NOTHING, now) {
+            Ok(inner) => {
+                let connection = connection.unwrap_or(inner.inner.flow);
+                self.deliver(InnerPacket { connection, is_routed: true, ..inner }, now);
+            }
+            Err((packet, reason)) => self.drops.end(packet, reason),
+        }
+    }
+
+    /// Delivers an authenticated packet of the owner's half. Its number is taken; its place in the lifesize is taken here.
+    pub(super) fn deliver_checked(&mut self, checked: Checked<Q::Buffer>, now: Instant) {
+        let Checked { mut frame, place, body, inner, flow, peer, proof, .. } = checked;
+        let Some(entry) = find_mut(&mut self.sas, &place) else {
+            return self.drops.end(frame, DropReason::SpiUnknown);
+        };
+        match body {
+            // Authenticated by another core, for which its number is taken; this one takes it for itself.
+            Body::Sealed => return self.open_routed(EspPacket { frame, place }, Some(flow), now),
+            Body::Opened => {}
+            Body::Copied(range) => {
+                let at = usize::from(place.start) + range.start..usize::from(place.start) + range.end;
+                if let Some(part) = &self.part {
+                    frame.bytes_mut()[at.clone()].copy_from_slice(&part.scratch[range]);
+                }
+                cut(&mut frame, at);
+                if ecn::combine(place.ecn, frame.bytes_mut()).is_err() {
+                    return self.drops.end(frame, DropReason::Congested);
+                }
+            }
+        }
+        let charged = entry.sa.charge(frame.bytes().len());
+        entry.charged(&charged, &mut self.mailbox);
+        if let Err(error) = charged {
+            return self.drops.end(frame, reason_of(error));
+        }
+        let (return_mtu, proof) = (entry.return_mtu, Proof::Authentic(proof));
+        let packet = InnerPacket {
+            packet: frame,
+            inner,
+            connection: flow,
+            proof,
+            peer,
+            return_mtu,
+            is_routed: true,
+            is_filtered: true,
+        };
+        self.deliver(packet, now);
+    }
+
+    /// Delivers what came by a frame, on the core of its connection.
+    pub(super) fn meet_connection(&mut self, mut packet: InnerPacket<Q::Buffer>, now: Instant) {
+        let bytes = Source::Bytes(packet.packet.bytes());
+        match self.connection_of(packet.peer, &packet.inner, bytes, now) {
+            Ok(connection) => packet.connection = connection,
+            Err(reason) => return self.drops.end(packet, reason),
+        }
+        match self.owner_of(packet.connection.symmetric_hash(&self.seed)) {
+            core if core == self.handover.own() => self.deliver(packet, now),
+            core => self.outgoing[core].push(Handed::Inner(packet)),
+        }
+    }
+}

@@ -1,0 +1,36 @@
+//! What a core tells of routed connections, in a ring of its own.
+
+use cluster::id::{ChildId, Incarnation, MemberId};
+use cluster::member::EntryKey;
+
+/// News of a routed connection, or of an SA that members share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Report {
+    /// As a target: this connection has ended here, and is a tomb.
+    Stopped(EntryKey),
+    /// As a target: this connection is here, as the owner asked.
+    Alive(EntryKey),
+    /// As the owner: it is long since this entry was confirmed, or it is new.
+    Unverified {
+        /// Which.
+        entry: EntryKey,
+        /// Who has the connection.
+        target: MemberId,
+        /// Since which start.
+        incarnation: Incarnation,
+    },
+    /// A packet waits for a number of this SA.
+    NumbersWanted(ChildId),
+    /// As the owner: a packet met a seal.
+    SealMet(ChildId),
+}
+
+impl Report {
+    /// Whether it is said again by itself when it is lost.
+    pub const fn is_told_again(&self) -> bool {
+        match self {
+            Report::Stopped(_) => false,
+            Report::Alive(_) | Report::Unverified { .. } | Report::NumbersWanted(_) | Report::SealMet(_) => true,
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! From the trusted port: what is a frame, and whose turn it is.
+//!
+//! ```text
+//! receive → link → ARP, XCF, heartbeats, ICMP for us: punted
+//!                → a frame of a member → core that works on it → accept → by its kind
+//! ```
+//!
+//! A frame is judged by [`cluster::frame::accept`] on the core that works on it, not before: what that core was told of
+//! epochs, serials and freed connections must hold for whatever it opens, also for what waited in a ring meanwhile.
+
+use super::{reason_of, steering_flow};
+use crate::buffer::{PacketBuffer, PortQueue};
+use crate::burst::Burst;
+use crate::core::DataCore;
+use crate::drops::DropReason;
+use crate::forwarding::PortFacts;
+use crate::inbound::peek_inner;
+use crate::mailbox::PuntReason;
+use crate::outer::{self, Link, Urgency};
+use crate::packet::{FramePacket, Handed};
+use cluster::fabric::Fabric;
+use cluster::frame::{self, Kind, NotAFrame};
+use cluster::id::MemberId;
+use core::net::IpAddr;
+use ipsec::time::Instant;
+use wire::flow;
+use wire::{Fragment, ipv4, protocol};
+
+/// What a frame on the trusted port is.
+enum Trusted {
+    Punt(Urgency),
+    Frame(frame::Frame, MemberId, usize),
+}
+
+impl<Q: PortQueue> DataCore<Q> {
+    /// One burst from one trusted port.
+    pub(crate) fn take_trusted(&mut self, port: usize, now: Instant) -> bool {
+        let frames = self.ports[port].receive(&self.ledger);
+        if frames.is_empty() {
+            return false;
+        }
+        let facts = self.ports[port].facts;
+        let mut own = Burst::new();
+        for frame in frames {
+            match self.classify_trusted(frame.bytes(), &facts) {
+                Ok(Trusted::Punt(urgency)) => self.punt(facts.id, PuntReason::ForUs, urgency, frame),
+                Ok(Trusted::Frame(found, sender, start)) => match FramePacket::new(frame, found, sender, start) {
+                    Ok(packet) => self.steer_frame(packet, &mut own),
+                    Err(frame) => self.drops.end(frame, DropReason::FrameMalformed),
+                },
+                Err(reason) => self.drops.end(frame, reason),
+            }
+        }
+        self.hand_over();
+        self.take_frames(own, now);
+        true
+    }
+
+    fn classify_trusted(&self, bytes: &[u8], facts: &PortFacts) -> Result<Trusted, DropReason> {
+        let start = match outer::link(bytes, facts)? {
+            Link::Arp => return Ok(Trusted::Punt(Urgency::Vital)),
+            Link::Ipv4 { start } => start,
+        };
+        let fabric = self.fabric();
+        match frame::find(&bytes[start..]) {
+            Ok(found) => {
+                let fabric = fabric.ok_or(DropReason::TrustedStranger)?;
+                let sender = frame::sender_of(fabric, &found).map_err(reason_of)?;
+                Ok(Trusted::Frame(found, sender, start))
+            }
+            Err(NotAFrame::Another) => self.for_control(&bytes[start..], fabric.map(|fabric| &**fabric)),
+            Err(NotAFrame::Broken(_)) => Err(DropReason::FrameMalformed),
+        }
+    }
+
+    /// Whether the control core is to have it: from a member, to our own address there. Before the cluster is known any
+    /// sender will do, for XCF has its own way to know a member.
+    fn for_control(&self, packet: &[u8], fabric: Option<&Fabric>) -> Result<Trusted, DropReason> {
+        let ip = ipv4::Packet::new_checked(packet).map_err(|_| DropReason::OuterMalformed)?;
+        if !ip.verify_checksum() {
+            return Err(DropReason::OuterChecksum);
+        }
+        let (src, dst) = (IpAddr::V4(ip.src()), IpAddr::V4(ip.dst()));
+        let is_between_us = match fabric {
+            Some(fabric) => fabric.member_at(src).is_some() && fabric.address_of(fabric.me) == Some(dst),
+            None => self.policy.is_ours(dst),
+        };
+        if !is_between_us {
+            return Err(DropReason::TrustedStranger);
+        }
+        match ip.protocol() {
+            _ if ip.fragment() != Fragment::Whole => Err(DropReason::TrustedNotServed),
+            protocol::ICMP => Ok(Trusted::Punt(Urgency::Courtesy)),
+            // XCF and heartbeats: without them a member is lost.
+            protocol::TCP | protocol::UDP => Ok(Trusted::Punt(Urgency::Established)),
+            _other => Err(DropReason::TrustedNotServed),
+        }
+    }
+
+    /// Keeps what this core works on, and hands over the rest. Nothing is believed yet.
+    fn steer_frame(&mut self, packet: FramePacket<Q::Buffer>, own: &mut Burst<FramePacket<Q::Buffer>>) {
+        match self.core_of_frame(&packet) {
+            Ok(core) if core == self.handover.own() => own.push(packet),
+            Ok(core) => self.outgoing[core].push(Handed::Frame(packet)),
+            Err(reason) => self.drops.end(packet, reason),
+        }
+    }
+
+    fn core_of_frame(&self, packet: &FramePacket<Q::Buffer>) -> Result<usize, DropReason> {
+        let here = self.handover.own();
+        if self.handover.cores() == 1 {
+            return Ok(here);
+        }
+        let inner = match packet.repr.kind {
+            Kind::Esp => {
+                let place = packet.esp_place()?;
+                peek_inner(&self.sas, packet.frame.bytes(), &place)?
+            }
+            Kind::Plain => Some(flow::parse_inner(packet.payload()).map_err(|_| DropReason::FrameMalformed)?),
+            Kind::ToSeal | Kind::NumberRequest | Kind::NumberGrant => None,
+        };
+        Ok(inner.map_or(here, |inner| self.owner_of(steering_flow(&inner).symmetric_hash(&self.seed))))
+    }
+}
