@@ -12,6 +12,8 @@
 //! numbers are plentiful.
 
 pub mod dispenser;
+pub mod leases;
+pub mod marks;
 mod payload;
 pub mod requester;
 
