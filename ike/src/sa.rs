@@ -10,12 +10,13 @@ mod time;
 
 pub(crate) use tasks::{Active, Request, Task};
 
-use core::net::SocketAddr;
+use core::net::{IpAddr, SocketAddr};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use ipsec::Spi;
 use ipsec::sa::{Encapsulation, PeerId};
+use ipsec::selector::{ANY_PROTOCOL, AddressRange, PortRange, Selectors, TrafficSelector};
 use ipsec::time::Instant;
 
 use crate::channel::{Channel, Role, Wire};
@@ -49,6 +50,17 @@ pub(crate) struct Path {
 }
 
 impl Path {
+    /// What of these selectors transport mode can carry: traffic between the two addresses themselves, and none if there
+    /// is a NAT between, which changes them on the way.
+    pub(crate) fn transport_selectors(&self, selectors: &Selectors) -> Option<Selectors> {
+        let only = |address: IpAddr| {
+            let addresses = AddressRange::single(address);
+            vec![TrafficSelector { addresses, protocol: ANY_PROTOCOL, ports: PortRange::ANY }]
+        };
+        let hosts = Selectors { local: only(self.local.ip()), remote: only(self.remote.ip()) };
+        if self.nat.is_between() { None } else { hosts.narrow(selectors) }
+    }
+
     /// ESP goes in UDP if there is a NAT between, else it is IP protocol 50.
     pub(crate) fn encapsulation(&self) -> Encapsulation {
         if self.nat.is_between() {

@@ -34,7 +34,9 @@ pub struct ChildSettings {
     pub remote_ts: Vec<SelectorTemplate>,
     /// In order of preference.
     pub proposals: Vec<EspProposal>,
-    /// Transport mode is used only if the peer asks for it and no NAT is between.
+    /// Transport mode is a wish, as in strongSwan: as responder we agree to it if the peer asks for it, as initiator we ask
+    /// for it; in both cases only without a NAT between, and for traffic between the two IKE addresses only. Otherwise the
+    /// SA is a tunnel. What replaces an SA, or stands beside it, by our doing, is asked for in the mode that the SA has.
     pub mode: Mode,
     /// When SAs are replaced and when they end.
     pub lifetime: Lifetime,

@@ -45,8 +45,40 @@ impl Terms<'_> {
     }
 }
 
-/// Finds the child of the connection that the request fits: one that allows all that is proposed, else the first that
-/// allows some of it. A rekeying names its child itself.
+/// A child of the connection, and what it would make of a request.
+struct Candidate<'a> {
+    settings: &'a ChildSettings,
+    selectors: Selectors,
+    mode: Mode,
+    /// All that is proposed is allowed; and the mode is the one that the peer asks for. The higher, the better.
+    fitness: (bool, bool),
+}
+
+impl<'a> Candidate<'a> {
+    fn of(
+        settings: &'a ChildSettings,
+        path: &Path,
+        proposed: &Selectors,
+        asks_transport: bool,
+    ) -> Option<Candidate<'a>> {
+        let allowed = settings.selectors(path.local.ip(), path.remote.ip());
+        let narrowed = allowed.narrow(proposed)?;
+        let is_whole = allowed.contains(proposed);
+        // Transport mode is the peer's wish, which we decline by leaving it out (RFC 7296 §1.3.1): a NAT between, or no
+        // traffic between the two addresses themselves, leaves nothing but a tunnel.
+        let may_be_transport = asks_transport && settings.mode == Mode::Transport;
+        Some(match may_be_transport.then(|| path.transport_selectors(&narrowed)).flatten() {
+            Some(selectors) => Candidate { settings, selectors, mode: Mode::Transport, fitness: (is_whole, true) },
+            None => {
+                let fits = !asks_transport && settings.mode == Mode::Tunnel;
+                Candidate { settings, selectors: narrowed, mode: Mode::Tunnel, fitness: (is_whole, fits) }
+            }
+        })
+    }
+}
+
+/// Finds the child of the connection that the request fits best; of equally good ones, the first. A rekeying names its
+/// child itself.
 pub(crate) fn agree<'a>(
     cx: &Context,
     lineage: &'a Lineage,
@@ -57,13 +89,11 @@ pub(crate) fn agree<'a>(
 ) -> Result<Terms<'a>, Refusal> {
     let (ts_initiator, ts_responder) = body.require_selectors()?;
     let proposed = Selectors { local: ts_responder.0.clone(), remote: ts_initiator.0.clone() };
-    let candidates = || lineage.connection.children.iter().filter(|child| only.is_none_or(|name| *child.name == *name));
-    let allowed = |child: &ChildSettings| child.selectors(path.local.ip(), path.remote.ip());
-    let narrowed = |child: &ChildSettings| allowed(child).narrow(&proposed);
-    let best = candidates()
-        .find(|child| narrowed(child).is_some() && allowed(child).contains(&proposed))
-        .or_else(|| candidates().find(|child| narrowed(child).is_some()));
-    let Some((settings, selectors)) = best.and_then(|child| narrowed(child).map(|selectors| (child, selectors))) else {
+    let asks_transport = body.has(NotifyKind::USE_TRANSPORT_MODE);
+    let children = lineage.connection.children.iter().filter(|child| only.is_none_or(|name| *child.name == *name));
+    let candidates = children.filter_map(|child| Candidate::of(child, path, &proposed, asks_transport));
+    // The last of the best counts, hence the reversal.
+    let Some(Candidate { settings, selectors, mode, .. }) = candidates.rev().max_by_key(|one| one.fitness) else {
         return Err(Refusal::TsUnacceptable(proposed.to_string()));
     };
     let Some(chosen) = choose_esp(&settings.proposals, body.require_sa()?, context) else {
@@ -72,9 +102,6 @@ pub(crate) fn agree<'a>(
     if settings.overlap == Overlap::Refuse && cx.overlaps.find(lineage.peer, &selectors).is_some() {
         return Err(Refusal::TsUnacceptable(format!("{selectors}, which overlap another peer's")));
     }
-    let transport =
-        settings.mode == Mode::Transport && body.has(NotifyKind::USE_TRANSPORT_MODE) && !path.nat.is_between();
-    let mode = if transport { Mode::Transport } else { Mode::Tunnel };
     Ok(Terms { settings, chosen, selectors, mode, per_resource: body.has(NotifyKind::SA_RESOURCE_INFO) })
 }
 

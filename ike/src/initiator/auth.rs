@@ -85,8 +85,9 @@ impl Initiating {
     }
 
     fn ask_for_child(&self, settings: &ChildSettings, sent: &AuthSent, chain: &mut PayloadChain) {
-        let selectors = settings.selectors(self.local.ip(), self.remote.ip());
-        if settings.mode == Mode::Transport && !sent.nat.is_between() {
+        let path = Path { local: self.local, remote: self.remote, nat: sent.nat };
+        let (mode, selectors) = wish(settings, &path);
+        if mode == Mode::Transport {
             chain.push(&Payload::Notify(Notify::new(NotifyKind::USE_TRANSPORT_MODE, &[])));
         }
         chain.push(&Payload::Sa(offer_esp(&settings.proposals, &sent.inbound.to_be_bytes(), None)));
@@ -197,6 +198,13 @@ impl Initiating {
     }
 }
 
+/// The mode and the selectors that we ask for.
+fn wish(settings: &ChildSettings, path: &Path) -> (Mode, Selectors) {
+    let selectors = settings.selectors(path.local.ip(), path.remote.ip());
+    let for_transport = (settings.mode == Mode::Transport).then(|| path.transport_selectors(&selectors)).flatten();
+    for_transport.map_or((Mode::Tunnel, selectors), |narrowed| (Mode::Transport, narrowed))
+}
+
 fn take_child(
     cx: &mut Context,
     settings: &ChildSettings,
@@ -212,19 +220,22 @@ fn take_child(
     let chosen = accept_esp(&settings.proposals, body.require_sa().map_err(text)?, None)
         .ok_or("the peer chose an ESP proposal that was not offered")?;
     let (initiator, responder) = body.require_selectors().map_err(text)?;
-    let offered = settings.selectors(path.local.ip(), path.remote.ip());
+    let (offered_mode, offered) = wish(settings, path);
     let selectors = Selectors { local: initiator.0.clone(), remote: responder.0.clone() };
     let is_subset = offered.narrow(&selectors).is_some_and(|narrowed| narrowed == selectors);
     if !is_subset {
         return Err(format!("the peer chose the selectors {selectors}, outside of {offered}"));
     }
-    let transport = settings.mode == Mode::Transport && body.has(NotifyKind::USE_TRANSPORT_MODE);
+    let mode = if body.has(NotifyKind::USE_TRANSPORT_MODE) { Mode::Transport } else { Mode::Tunnel };
+    if mode == Mode::Transport && offered_mode == Mode::Tunnel {
+        return Err("the peer chose transport mode, which was not offered".into());
+    }
     let keys = ChildKeys::derive(sent.suite.prf, &sent.keys.d, None, &sent.nonces, chosen.suite.cipher);
     let agreed = Agreement {
         inbound: sent.inbound,
         outbound: chosen.spi,
         suite: chosen.suite,
-        mode: if transport { Mode::Transport } else { Mode::Tunnel },
+        mode,
         selectors,
         keys: keys.map_err(|error| error.to_string())?,
         role: Role::Initiator,
