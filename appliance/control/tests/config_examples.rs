@@ -24,7 +24,7 @@ fn no_example_is_forgotten_here() {
     let files = fs::read_dir(directory()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
     let mut examples: Vec<String> = files.filter(|name| name.ends_with(".yaml") && name != "alerts.yaml").collect();
     examples.sort();
-    assert_eq!(examples, ["lab-static.yaml", "one.yaml"]);
+    assert_eq!(examples, ["distributor.yaml", "lab-static.yaml", "one.yaml", "target.yaml"]);
 }
 
 #[test]
@@ -39,6 +39,25 @@ fn one_appliance_in_production() {
     assert_eq!((port_of("0.0.0.0/0"), port_of("203.0.113.80/32")), (0, 1));
     assert_eq!(config.dvipas[0].services.len(), 2);
     assert!(config.static_sas.is_empty());
+}
+
+/// The two configurations describe one cluster, so they agree on all that members must agree on.
+#[test]
+fn a_distributor_and_a_target() {
+    let (distributor, target) = (example("distributor.yaml"), example("target.yaml"));
+    assert_eq!((&distributor.warnings, &target.warnings), (&vec![], &vec![]));
+    assert_eq!(distributor.dvipas[0].services, target.dvipas[0].services);
+    assert_eq!(distributor.dvipas[0].targets, target.dvipas[0].targets);
+    let roles = |config: &Config| config.ports.iter().map(|port| port.role).collect::<Vec<_>>();
+    assert_eq!(roles(&distributor), [Role::Network, Role::Trusted]);
+    assert_eq!(roles(&target), [Role::Network, Role::Inside, Role::Trusted]);
+    let (distributor, target) = (distributor.cluster.unwrap(), target.cluster.unwrap());
+    assert_eq!(distributor.members, target.members);
+    assert_ne!(distributor.me, target.me);
+    assert_eq!(
+        (&distributor.facility.endpoints, &distributor.facility.prefix),
+        (&target.facility.endpoints, &target.facility.prefix)
+    );
 }
 
 #[test]

@@ -232,7 +232,6 @@ fn hostile_42_what_is_not_built_yet_is_refused_and_not_ignored() {
         (right_but(child, &format!("{child}        mode: transport\n")), 23, "`transport`", "tunnel"),
         (right_but(dvipa, "port: net0, processing: distributor}"), 14, "`distributor`", "target"),
         (right_but(dvipa, "port: net0, outbound_sequence: sequencer}"), 14, "`sequencer`", "auto"),
-        (right_but("role: inside", "role: trusted"), 8, "`trusted`", "network, inside"),
         (right_but("local: {auth: psk", "local: {auth: pubkey"), 18, "`pubkey`", "psk"),
         (right_but("    local_addrs:", "    version: 1\n    local_addrs:"), 17, "`1`", "2"),
         (right_but("id: gw.example", "id: 'CN=gw'"), 18, "`CN=gw`", "gw.example"),
@@ -242,13 +241,12 @@ fn hostile_42_what_is_not_built_yet_is_refused_and_not_ignored() {
         (right_but("via: 192.0.2.1}", "via: '2001:db8::1'}"), 12, "`2001:db8::1`", "IPv4"),
         (right_but("address: 203.0.113.80", "address: '2001:db8::80'"), 14, "`2001:db8::80`", "IPv4"),
         (right_but("'203.0.113.80/32[tcp/80]'", "'2001:db8::80/128'"), 22, "`2001:db8::80/128`", "IPv4"),
-        (format!("{RIGHT}cluster:\n  members: [a]\n"), 26, "keys: members", "nothing"),
         (format!("{RIGHT}filters: [x]\n"), 25, "1 filters", "nothing"),
     ] {
         let error = assert_refused(&text, line, found, allowed);
         assert!(matches!(error, ConfigError::Unserved(_)), "{error}");
     }
-    for empty in ["cluster: {}", "cluster:", "filters: []", "filters:", "static_sas: []"] {
+    for empty in ["cluster:", "filters: []", "filters:", "static_sas: []"] {
         assert!(parse(&format!("{RIGHT}{empty}\n")).is_ok(), "{empty}");
     }
     // A word that nobody knows is not promised for later.

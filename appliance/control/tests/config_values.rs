@@ -7,10 +7,10 @@ mod config_support;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use cluster::fabric::Processing;
+use cluster::member::SequencePolicy;
 use config_support::{RIGHT, parse, right_but};
-use control::config::{
-    Cores, Eal, Idle, LogFormat, LogLevel, Neighbour, OutboundSequence, Processing, Role, Service, ServiceProtocol,
-};
+use control::config::{Cores, Eal, Idle, LogFormat, LogLevel, Neighbour, Role, Service, ServiceProtocol};
 use ike::config::IdentityPattern;
 use ipsec::cipher::Cipher;
 use ipsec::lifetime::{Limits, TimeLimits};
@@ -39,7 +39,7 @@ fn a_short_configuration_gets_good_defaults() {
 
     let dvipa = &config.dvipas[0];
     assert_eq!((dvipa.address, dvipa.port), (address("203.0.113.80"), 0));
-    assert_eq!((dvipa.processing, dvipa.outbound_sequence), (Processing::Target, OutboundSequence::Auto));
+    assert_eq!((dvipa.processing, dvipa.outbound_sequence), (Processing::Target, SequencePolicy::Auto));
     assert_eq!(dvipa.services, []);
 
     let connection = &config.connections[0];

@@ -224,7 +224,7 @@ impl SeenPort {
 }
 
 fn outbound_sequences(config: &Config) -> BTreeMap<IpAddr, String> {
-    config.dvipas.iter().map(|dvipa| (dvipa.address, dvipa.outbound_sequence.to_string())).collect()
+    config.dvipas.iter().map(|dvipa| (dvipa.address, dvipa.outbound_sequence.name().to_owned())).collect()
 }
 
 fn is_up(port: &dpdk::Port) -> bool {

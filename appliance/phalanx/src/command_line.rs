@@ -25,6 +25,12 @@ pub enum Verb {
     Check(ConfigArguments),
     /// Ask a running appliance what it sees
     Show(ShowArguments),
+    /// Say which target has a connection, and why
+    Where(WhereArguments),
+    /// Give a target no new connections; those that it has stay
+    Drain(TargetArguments),
+    /// Give a drained target new connections again
+    Undrain(TargetArguments),
     /// Say what this program is
     Version(OutputArguments),
 }
@@ -87,6 +93,16 @@ pub enum Shown {
     Ports,
     /// Processor cores
     Cores,
+    /// Virtual addresses: who owns and who serves them
+    Dvipas,
+    /// Targets of the DVIPAs that this appliance owns
+    Targets,
+    /// CHILD_SAs, its own and the shadows of others'
+    Shadow,
+    /// What SAs may carry in the cluster, and have
+    Lifesize,
+    /// Members and coupling facility
+    Cluster,
 }
 
 impl From<Shown> for What {
@@ -98,8 +114,40 @@ impl From<Shown> for What {
             Shown::Connections => What::Connections,
             Shown::Ports => What::Ports,
             Shown::Cores => What::Cores,
+            Shown::Dvipas => What::Dvipas,
+            Shown::Targets => What::Targets,
+            Shown::Shadow => What::Shadow,
+            Shown::Lifesize => What::Lifesize,
+            Shown::Cluster => What::Cluster,
         }
     }
+}
+
+/// Which connection.
+#[derive(Debug, Args)]
+pub struct WhereArguments {
+    /// tcp, udp, icmp or a number
+    pub protocol: String,
+    /// The client's end, such as 10.1.0.5:40000
+    pub source: String,
+    /// The service's end, such as 203.0.113.80:80
+    pub destination: String,
+    /// How to print it.
+    #[command(flatten)]
+    pub output: OutputArguments,
+    /// Where the appliance is.
+    #[command(flatten)]
+    pub socket: SocketArguments,
+}
+
+/// Which target.
+#[derive(Debug, Args)]
+pub struct TargetArguments {
+    /// The member's name
+    pub target: String,
+    /// Where the appliance is.
+    #[command(flatten)]
+    pub socket: SocketArguments,
 }
 
 /// How to print.

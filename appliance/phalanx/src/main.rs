@@ -18,6 +18,9 @@ fn main() -> ExitCode {
         Verb::Run(arguments) => run::run(&arguments),
         Verb::Check(arguments) => run::check(&arguments),
         Verb::Show(arguments) => show::show(&arguments),
+        Verb::Where(arguments) => show::place(&arguments),
+        Verb::Drain(arguments) => show::drain(&arguments, true),
+        Verb::Undrain(arguments) => show::drain(&arguments, false),
         Verb::Version(arguments) => command_line::print_version(arguments.json),
     };
     outcome.into()

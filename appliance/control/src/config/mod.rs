@@ -13,9 +13,11 @@
 
 mod connections;
 mod cores;
+mod dvipas;
 mod error;
 mod identity;
 mod lifetime;
+mod membership;
 mod output;
 mod place;
 mod ports;
@@ -35,10 +37,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub use cores::{Cores, DATA_CORES_MAX, Eal, Idle};
+pub use dvipas::{Dvipa, DvipaTarget, SERVICES_MAX, Service, ServiceProtocol};
 pub use error::{ConfigError, Fault, Warning};
+pub use membership::{Cluster, Facility, FacilityTls, MEMBERS_MAX, Pki, Protect};
 pub use output::{Log, LogFormat, LogLevel, Metrics};
 pub use ports::{Neighbour, PORT_ADDRESSES_MAX, PORTS_MAX, Port, PortAddress, Role};
-pub use routes::{Dvipa, OutboundSequence, Processing, Route, SERVICES_MAX, Service, ServiceProtocol};
+pub use routes::Route;
 pub use secret_file::{Refusal, SECRET_FILE_LEN_MAX, SecretBytes, read as read_secret_file};
 pub use static_sas::{STATIC_SAS_MAX, StaticSa};
 
@@ -66,6 +70,8 @@ pub struct Config {
     pub secrets: Secrets,
     /// SAs without IKE. For laboratories.
     pub static_sas: Vec<StaticSa>,
+    /// What makes this appliance one of several.
+    pub cluster: Option<Cluster>,
     /// Where Prometheus may ask.
     pub metrics: Option<Metrics>,
     /// What is logged.
@@ -122,7 +128,8 @@ impl Config {
         let eal = cores::validate_eal(&top, raw.eal)?;
         let cores = cores::validate_cores(&top, raw.cores, &mut warnings)?;
         let ports = ports::validate(&top, raw.ports, &cores, &mut own)?;
-        let dvipas = routes::validate_dvipas(&top, raw.dvipas, &ports, &mut own)?;
+        let cluster = membership::validate(&top, raw.cluster, &ports, &own, &mut sources)?;
+        let dvipas = dvipas::validate(&top, raw.dvipas, &ports, cluster.as_ref(), &mut own)?;
         let routes = routes::validate_routes(&top, raw.routes, &ports, &own)?;
         let keyring = secrets::validate(&top, raw.secrets, &mut sources, &mut warnings)?;
         let connections = connections::validate(&top, raw.connections, &own, &keyring, &mut warnings)?;
@@ -130,18 +137,26 @@ impl Config {
         let metrics = output::validate_metrics(&top, raw.metrics)?;
         let log = output::validate_log(&top, raw.log)?;
         let secrets = keyring.secrets;
-        Ok(Self { eal, cores, ports, routes, dvipas, connections, secrets, static_sas, metrics, log, warnings })
+        Ok(Self {
+            eal,
+            cores,
+            ports,
+            routes,
+            dvipas,
+            connections,
+            secrets,
+            static_sas,
+            cluster,
+            metrics,
+            log,
+            warnings,
+        })
     }
 }
 
 /// Refuses sections that exist and do nothing yet, rather than ignoring what the operator relies on.
 fn refuse_unserved(top: &Place<'_>, raw: &raw::Document) -> Result<(), ConfigError> {
     let empty = "nothing, `{}` or `[]`";
-    if let Some(cluster) = raw.cluster.as_ref().filter(|cluster| !cluster.value.is_empty()) {
-        let found = format!("keys: {}", error::listed(cluster.value.keys().map(String::as_str)));
-        let reason = "clusters are not built yet, this appliance works alone";
-        return Err(ConfigError::Unserved(top.key("cluster").fault(cluster.referenced, found, empty, reason)));
-    }
     if let Some(filters) = raw.filters.as_ref().filter(|filters| !filters.value.is_empty()) {
         let found = format!("{} filters", filters.value.len());
         let reason = "filters are not built yet; selectors bound what an SA carries";

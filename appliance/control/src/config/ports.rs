@@ -11,7 +11,7 @@ use super::cores::Cores;
 use super::error::ConfigError;
 use super::place::Place;
 use super::raw::{self, List, Word};
-use super::word::{choice_with_unserved, name, number, token};
+use super::word::{choice, name, number, token};
 
 /// More ports than this no appliance has.
 pub const PORTS_MAX: usize = 16;
@@ -29,6 +29,8 @@ pub enum Role {
     Network,
     /// The application hosts.
     Inside,
+    /// The other appliances of the cluster, and nothing else.
+    Trusted,
 }
 
 impl fmt::Display for Role {
@@ -36,6 +38,7 @@ impl fmt::Display for Role {
         f.pad(match self {
             Self::Network => "network",
             Self::Inside => "inside",
+            Self::Trusted => "trusted",
         })
     }
 }
@@ -185,13 +188,8 @@ fn validate_port(
     cores: &Cores,
     own: &mut OwnAddresses,
 ) -> Result<Port, ConfigError> {
-    let role = choice_with_unserved(
-        &place.key("role"),
-        &raw.role,
-        &[("network", Role::Network), ("inside", Role::Inside)],
-        &["trusted"],
-        "a trusted port joins the appliances of a cluster, and clusters are not built yet",
-    )?;
+    let roles = [("network", Role::Network), ("inside", Role::Inside), ("trusted", Role::Trusted)];
+    let role = choice(&place.key("role"), &raw.role, &roles)?;
     let addresses = validate_addresses(&place.key("addresses"), raw.addresses, index, own)?;
     let ipv6 = addresses.iter().any(|own| own.address.is_ipv6());
     let queues_max = u16::try_from(cores.data.len()).unwrap_or(u16::MAX);

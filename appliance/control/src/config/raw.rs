@@ -4,7 +4,6 @@
 //! line, what was found and what is allowed, whatever its type; only the structure is left to serde. A key that is
 //! written without a value is as good as absent.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::marker::PhantomData;
 
@@ -61,7 +60,7 @@ pub(super) struct Document {
     pub(super) connections: Option<Named<Connection>>,
     pub(super) secrets: Option<Named<Secret>>,
     pub(super) static_sas: Option<Vec<StaticSa>>,
-    pub(super) cluster: Option<Spanned<BTreeMap<String, IgnoredAny>>>,
+    pub(super) cluster: Option<Cluster>,
     pub(super) filters: Option<List<IgnoredAny>>,
     pub(super) metrics: Option<Metrics>,
     pub(super) log: Option<Log>,
@@ -125,6 +124,22 @@ pub(super) struct Dvipa {
     pub(super) processing: Option<Word>,
     pub(super) outbound_sequence: Option<Word>,
     pub(super) services: Option<List<Service>>,
+    pub(super) owners: Option<List<Word>>,
+    pub(super) targets: Option<List<Target>>,
+    pub(super) distribution: Option<Word>,
+    pub(super) affinity: Option<Word>,
+    pub(super) local_first: Option<Word>,
+    pub(super) switch_back: Option<Word>,
+    pub(super) peer_window: Option<Word>,
+    pub(super) max_siblings: Option<Word>,
+}
+
+/// One of a DVIPA's `targets:`
+#[derive(Debug, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Target {
+    pub(super) member: Word,
+    pub(super) weight: Option<Word>,
 }
 
 /// One of a DVIPA's `services:`
@@ -218,6 +233,59 @@ pub(super) struct StaticSa {
 pub(super) struct StaticHalf {
     pub(super) spi: Word,
     pub(super) key_file: Word,
+}
+
+/// `cluster:`
+#[derive(Debug, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Cluster {
+    pub(super) name: Word,
+    pub(super) member: Word,
+    pub(super) members: List<Member>,
+    pub(super) pki: Pki,
+    pub(super) trusted: Option<Trusted>,
+    pub(super) facility: Facility,
+    pub(super) silence: Option<Word>,
+    pub(super) shadow_patience: Option<Word>,
+}
+
+/// One of the cluster's `members:`
+#[derive(Debug, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Member {
+    pub(super) name: Word,
+    pub(super) id: Word,
+    pub(super) address: Word,
+}
+
+/// The cluster's `pki:`
+#[derive(Debug, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Pki {
+    pub(super) ca: Word,
+    pub(super) certificate: Word,
+    pub(super) key: Word,
+}
+
+/// The cluster's `trusted:`
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Trusted {
+    pub(super) encapsulation: Option<Word>,
+    pub(super) protect: Option<Word>,
+}
+
+/// The cluster's `facility:`
+#[derive(Debug, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Facility {
+    pub(super) backend: Word,
+    pub(super) endpoints: Option<List<Word>>,
+    pub(super) prefix: Option<Word>,
+    pub(super) wrap_key: Word,
+    pub(super) ca: Option<Word>,
+    pub(super) certificate: Option<Word>,
+    pub(super) key: Option<Word>,
 }
 
 /// `metrics:`

@@ -14,12 +14,12 @@ use zeroize::Zeroizing;
 
 use super::Sources;
 use super::connections::{mode, selector};
+use super::dvipas::Dvipa;
 use super::error::{ConfigError, Warning};
 use super::lifetime;
 use super::place::Place;
 use super::ports::{host_address, refuse_ipv6};
 use super::raw::{self, List, Word};
-use super::routes::Dvipa;
 use super::secret_file::Refusal;
 use super::secrets::{read, refused};
 use super::word::{choice, name, number, truth};

@@ -34,6 +34,9 @@ use ipsec::sa::{Direction, SaParameters};
 use ipsec::time::Instant;
 use tracing::{debug, info, warn};
 
+use wire::flow::FlowKey;
+
+use crate::report::WhereRow;
 use crate::sender_numbers::{SenderNumbers, SenderNumbersError};
 use crate::stack::Stack;
 
@@ -41,6 +44,7 @@ pub use cores::CoreHandle;
 use cores::Cores;
 use drops::DropWatch;
 pub use listing::Listing;
+use listing::Search;
 pub use policy::policy;
 pub use registry::{Half, Registered};
 use registry::{Registry, Sending};
@@ -88,6 +92,7 @@ pub struct ControlCore<B> {
     sender_numbers: SenderNumbers,
     frames: FrameSource<B>,
     listing: Option<Listing>,
+    search: Option<Search>,
     /// IKE messages that promise an SA wait until every core has executed the commands up to here, or until the instant.
     barrier: Option<Instant>,
     held: VecDeque<ike::Datagram>,
@@ -109,6 +114,7 @@ impl<B: PacketBuffer> ControlCore<B> {
             sender_numbers: parts.sender_numbers,
             frames: parts.frames,
             listing: None,
+            search: None,
             barrier: None,
             held: VecDeque::new(),
             drop_watch: DropWatch::default(),
@@ -199,9 +205,28 @@ impl<B: PacketBuffer> ControlCore<B> {
         }
     }
 
+    /// Begins to look for the connection of a flow; [`ControlCore::take_found`] has it a moment later.
+    pub fn start_search(&mut self, now: Instant, flow: FlowKey) {
+        self.search = Some(Search::start(now, flow, &mut self.cores));
+    }
+
+    /// Where the connection is that was looked for, once.
+    pub fn take_found(&mut self, now: Instant) -> Option<Vec<WhereRow>> {
+        let search = self.search.take_if(|search| search.is_complete(now))?;
+        Some(self.where_rows(now, &search))
+    }
+
     /// The complete list, once.
     pub fn take_listing(&mut self) -> Option<Listing> {
         self.listing.take_if(|listing| listing.is_complete())
+    }
+
+    /// Drains a target, or gives it connections again.
+    ///
+    /// # Errors
+    /// A sentence for the operator.
+    pub fn drain(&mut self, _now: Instant, target: &str, _on: bool) -> Result<(), String> {
+        Err(format!("found target {target:?}, but this appliance is on its own: it has no targets to drain"))
     }
 
     /// Forgets replay windows, for benchmarks with static SAs.
@@ -271,8 +296,16 @@ impl<B: PacketBuffer> ControlCore<B> {
                 let is_refused = self.registry.retired_outbound(&entry);
                 self.end_if_refused(now, core, is_refused, entry.name());
             }
-            // Asked for by the cluster's reports alone.
-            Event::Found { .. } | Event::Entries { .. } => {}
+            Event::Entries { page, next } => {
+                if let Some(listing) = &mut self.listing {
+                    listing.add_entries(core, page, next, &mut self.cores);
+                }
+            }
+            Event::Found { flow, entries } => {
+                if let Some(search) = &mut self.search {
+                    search.add(flow, entries);
+                }
+            }
             Event::Retired(
                 Retired::Routes(_)
                 | Retired::Policy(_)

@@ -30,6 +30,7 @@ impl From<Role> for PortRole {
         match role {
             Role::Network => Self::Network,
             Role::Inside => Self::Inside,
+            Role::Trusted => Self::Trusted,
         }
     }
 }

@@ -1,13 +1,15 @@
 //! What operators see, taken from the control core and the data cores' counters.
 
+use cluster::id::MemberId;
 use datapath::connections::Connection;
 use datapath::counters::Balance;
 use ipsec::sa::SaParameters;
 use ipsec::time::Instant;
 
+use super::listing::{Entry, Search};
 use super::registry::{Half, Registered};
 use super::{ControlCore, Listing};
-use crate::report::{BalanceRow, ConnectionRow, CoreRow, PortRow, SaRow, SaTraffic, Snapshot};
+use crate::report::{BalanceRow, ConnectionRow, CoreRow, PortRow, SaRow, SaTraffic, Snapshot, WhereRow};
 
 /// The name under which an appliance outside a cluster is its own target.
 const SELF: &str = "self";
@@ -39,6 +41,7 @@ impl<B> ControlCore<B> {
             ike_events: self.ike_events(),
             ike_sas: self.ike_sas(),
             sas,
+            ..Snapshot::default()
         }
     }
 
@@ -48,9 +51,22 @@ impl<B> ControlCore<B> {
 
     fn balance_row(&self) -> BalanceRow {
         let balance = Balance::of(self.cores.ledgers());
-        let Balance { received, delivered, forwarded, punted, merged, dropped, originated, held } = balance;
+        let Balance { received, delivered, forwarded, punted, merged, dropped, originated, held, relayed, making } =
+            balance;
         let difference = balance.difference();
-        BalanceRow { received, delivered, forwarded, punted, merged, dropped, originated, held, difference }
+        BalanceRow {
+            received,
+            delivered,
+            forwarded,
+            punted,
+            merged,
+            dropped,
+            originated,
+            held,
+            relayed,
+            making,
+            difference,
+        }
     }
 
     fn connection_rows(&self, listing: &Listing) -> Vec<ConnectionRow> {
@@ -71,6 +87,30 @@ impl<B> ControlCore<B> {
             }
         };
         listing.connections().iter().map(row).collect()
+    }
+
+    /// Where the connections that were looked for are.
+    pub(super) fn where_rows(&self, now: Instant, search: &Search) -> Vec<WhereRow> {
+        let peers = self.registry.peers();
+        let row = |(key, route): &Entry| {
+            let (flow, known) = (&key.flow, peers.get(&key.peer));
+            WhereRow {
+                peer: known.map_or_else(|| key.peer.to_string(), |(name, _)| name.to_string()),
+                src: ConnectionRow::endpoint(flow.src, flow.src_port, flow.protocol),
+                dst: ConnectionRow::endpoint(flow.dst, flow.dst_port, flow.protocol),
+                protocol: ConnectionRow::protocol_name(flow.protocol),
+                target: self.member_name(route.target),
+                known_by: "entry".to_owned(),
+                why: "its first authenticated packet was given there, and its entry still stands".to_owned(),
+                age_ms: now.saturating_since(route.created).as_millis() as u64,
+            }
+        };
+        search.entries.iter().map(row).collect()
+    }
+
+    /// What operators call a member.
+    fn member_name(&self, member: MemberId) -> String {
+        format!("member {member}")
     }
 
     fn core_rows(&self, surroundings: &Surroundings) -> Vec<CoreRow> {

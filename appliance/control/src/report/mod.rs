@@ -11,6 +11,8 @@
 //!
 //! **What it never does.** It changes nothing in the appliance, and never shows a key.
 
+mod cluster_rows;
+mod cluster_table;
 pub mod metrics;
 mod protocol;
 mod rows;
@@ -18,7 +20,8 @@ pub mod socket;
 mod table;
 mod totals;
 
-pub use protocol::{REQUEST_LEN_MAX, Request, RequestError, Response, What, human};
+pub use cluster_rows::{ClusterRow, DvipaRow, LifesizeRow, MemberRow, ShadowRow, TargetRow, WhereRow};
+pub use protocol::{REQUEST_LEN_MAX, Request, RequestError, Response, What, human, human_where};
 pub use rows::{BalanceRow, ConnectionRow, CoreRow, DropRow, PortRow, SaRow, SaTraffic};
 pub use totals::{CHILDREN_MAX, ChildKey, ChildTotals, SaLedger};
 
@@ -39,6 +42,16 @@ pub struct Snapshot {
     pub ports: Vec<PortRow>,
     /// Every core.
     pub cores: Vec<CoreRow>,
+    /// Every DVIPA that this member has a part in.
+    pub dvipas: Vec<DvipaRow>,
+    /// Every target of the DVIPAs that it owns.
+    pub targets: Vec<TargetRow>,
+    /// Every CHILD_SA that it holds.
+    pub shadows: Vec<ShadowRow>,
+    /// Both halves of every CHILD_SA that it owns.
+    pub lifesizes: Vec<LifesizeRow>,
+    /// The cluster.
+    pub cluster: ClusterRow,
     /// Traffic of all SAs that ever lived, by the child that they came of. Metrics only.
     pub children: Vec<(ChildKey, ChildTotals)>,
     /// What IKE has counted: the event's name, and how often. Metrics only.
@@ -48,16 +61,21 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Answers a request from the command socket.
+    /// Answers `show` from the command socket.
     #[must_use]
-    pub fn respond(&self, request: Request) -> Response {
-        match request {
-            Request::Show(What::Sas) => Response::rows(&self.sas),
-            Request::Show(What::Drops) => Response::rows(&self.drops),
-            Request::Show(What::Balance) => Response::rows(&self.balance),
-            Request::Show(What::Connections) => Response::rows(&self.connections),
-            Request::Show(What::Ports) => Response::rows(&self.ports),
-            Request::Show(What::Cores) => Response::rows(&self.cores),
+    pub fn respond(&self, what: What) -> Response {
+        match what {
+            What::Sas => Response::rows(&self.sas),
+            What::Drops => Response::rows(&self.drops),
+            What::Balance => Response::rows(&self.balance),
+            What::Connections => Response::rows(&self.connections),
+            What::Ports => Response::rows(&self.ports),
+            What::Cores => Response::rows(&self.cores),
+            What::Dvipas => Response::rows(&self.dvipas),
+            What::Targets => Response::rows(&self.targets),
+            What::Shadow => Response::rows(&self.shadows),
+            What::Lifesize => Response::rows(&self.lifesizes),
+            What::Cluster => Response::rows(&self.cluster),
         }
     }
 }

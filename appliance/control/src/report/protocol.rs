@@ -3,12 +3,14 @@
 //! `{"command":"show","what":"sas"}` is answered by `{"result":…}` or `{"error":"…"}`.
 
 use std::fmt;
+use std::net::SocketAddr;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use wire::flow::FlowKey;
 
-use super::table;
+use super::{cluster_table, table};
 
 /// The longest request line, its end included, in bytes.
 pub const REQUEST_LEN_MAX: usize = 4096;
@@ -28,11 +30,33 @@ pub enum What {
     Ports,
     /// Processor cores.
     Cores,
+    /// Virtual addresses.
+    Dvipas,
+    /// Who serves them.
+    Targets,
+    /// CHILD_SAs, own and shadow.
+    Shadow,
+    /// What SAs may carry in the cluster, and have.
+    Lifesize,
+    /// Members and coupling facility.
+    Cluster,
 }
 
 impl What {
     /// All of them.
-    pub const ALL: [Self; 6] = [Self::Sas, Self::Drops, Self::Balance, Self::Connections, Self::Ports, Self::Cores];
+    pub const ALL: [Self; 11] = [
+        Self::Sas,
+        Self::Drops,
+        Self::Balance,
+        Self::Connections,
+        Self::Ports,
+        Self::Cores,
+        Self::Dvipas,
+        Self::Targets,
+        Self::Shadow,
+        Self::Lifesize,
+        Self::Cluster,
+    ];
 
     /// The word for it.
     #[must_use]
@@ -44,6 +68,11 @@ impl What {
             Self::Connections => "connections",
             Self::Ports => "ports",
             Self::Cores => "cores",
+            Self::Dvipas => "dvipas",
+            Self::Targets => "targets",
+            Self::Shadow => "shadow",
+            Self::Lifesize => "lifesize",
+            Self::Cluster => "cluster",
         }
     }
 
@@ -59,10 +88,19 @@ impl fmt::Display for What {
 }
 
 /// What a client asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Request {
     /// Rows of something.
     Show(What),
+    /// Which target has the connection of this 5-tuple, from the client to the service.
+    Where(FlowKey),
+    /// No new connections to a target, or new ones again.
+    Drain {
+        /// The member's name.
+        target: String,
+        /// Whether it drains.
+        on: bool,
+    },
 }
 
 /// Why a line is no request.
@@ -75,11 +113,19 @@ pub enum RequestError {
     #[error("no request: {0}; allowed: {{\"command\":\"show\",\"what\":\"sas\"}}")]
     Malformed(String),
     /// A command that does not exist.
-    #[error("found command {0:?}; allowed: show")]
+    #[error("found command {0:?}; allowed: show, where, drain, undrain")]
     UnknownCommand(String),
     /// Something that cannot be shown.
-    #[error("found {0:?}; allowed: sas, drops, balance, connections, ports, cores")]
-    UnknownWhat(String),
+    #[error("found {found:?}; allowed: {}", What::ALL.map(What::name).join(", "))]
+    UnknownWhat {
+        /// What was asked for.
+        found: String,
+    },
+    /// A connection that cannot be.
+    #[error(
+        "found {0:?}; allowed: a protocol, the client's end and the service's, such as tcp 10.1.0.5:40000 203.0.113.80:80"
+    )]
+    NoFlow(String),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -87,6 +133,29 @@ pub enum RequestError {
 struct RequestLine {
     command: String,
     what: String,
+}
+
+/// Reads a 5-tuple: a protocol, the client's end and the service's, between blanks. Ends are addresses with ports, where
+/// the protocol has ports.
+fn parse_flow(text: &str) -> Option<FlowKey> {
+    let mut words = text.split_ascii_whitespace();
+    let (protocol, src, dst) = (words.next()?, words.next()?, words.next()?);
+    if words.next().is_some() {
+        return None;
+    }
+    let protocol = match protocol {
+        "tcp" => 6,
+        "udp" => 17,
+        "icmp" => 1,
+        number => number.parse().ok()?,
+    };
+    let end = |text: &str| match text.parse::<SocketAddr>() {
+        Ok(end) => Some((end.ip(), end.port())),
+        Err(_) => text.parse().ok().map(|address| (address, 0)),
+    };
+    let ((src, src_port), (dst, dst_port)) = (end(src)?, end(dst)?);
+    let fits = src.is_ipv4() == dst.is_ipv4();
+    fits.then_some(FlowKey { src, dst, protocol, src_port, dst_port })
 }
 
 #[derive(Serialize, Deserialize)]
@@ -108,16 +177,40 @@ impl Request {
         let raw: RequestLine =
             serde_json::from_slice(line).map_err(|error| RequestError::Malformed(error.to_string()))?;
         match raw.command.as_str() {
-            "show" => What::parse(&raw.what).map(Self::Show).ok_or(RequestError::UnknownWhat(raw.what)),
+            "show" => match What::parse(&raw.what) {
+                Some(what) => Ok(Self::Show(what)),
+                None => Err(RequestError::UnknownWhat { found: raw.what }),
+            },
+            "where" => Self::where_is(&raw.what),
+            "drain" => Ok(Self::Drain { target: raw.what, on: true }),
+            "undrain" => Ok(Self::Drain { target: raw.what, on: false }),
             _ => Err(RequestError::UnknownCommand(raw.command)),
         }
+    }
+
+    /// Asks for a connection by a text such as `tcp 10.1.0.5:40000 203.0.113.80:80`.
+    ///
+    /// # Errors
+    /// [`RequestError::NoFlow`].
+    pub fn where_is(text: &str) -> Result<Self, RequestError> {
+        parse_flow(text).map(Self::Where).ok_or_else(|| RequestError::NoFlow(text.to_owned()))
     }
 
     /// The line that asks for this, with its end.
     #[must_use]
     pub fn to_line(&self) -> String {
-        let Self::Show(what) = self;
-        format!("{{\"command\":\"show\",\"what\":\"{what}\"}}\n")
+        let (command, what) = match self {
+            Self::Show(what) => ("show", what.name().to_owned()),
+            Self::Where(FlowKey { src, dst, protocol, src_port, dst_port }) => {
+                let (src, dst) = (SocketAddr::new(*src, *src_port), SocketAddr::new(*dst, *dst_port));
+                ("where", format!("{protocol} {src} {dst}"))
+            }
+            Self::Drain { target, on: true } => ("drain", target.clone()),
+            Self::Drain { target, on: false } => ("undrain", target.clone()),
+        };
+        let line = RequestLine { command: command.to_owned(), what };
+        // Two strings always have a text.
+        serde_json::to_string(&line).unwrap_or_default() + "\n"
     }
 }
 
@@ -181,7 +274,21 @@ pub fn human(what: What, result: &Value) -> Result<String, String> {
         What::Connections => table::connections(&rows::<Vec<_>>(result)?),
         What::Ports => table::ports(&rows::<Vec<_>>(result)?),
         What::Cores => table::cores(&rows::<Vec<_>>(result)?),
+        What::Dvipas => cluster_table::dvipas(&rows::<Vec<_>>(result)?),
+        What::Targets => cluster_table::targets(&rows::<Vec<_>>(result)?),
+        What::Shadow => cluster_table::shadows(&rows::<Vec<_>>(result)?),
+        What::Lifesize => cluster_table::lifesizes(&rows::<Vec<_>>(result)?),
+        What::Cluster => cluster_table::cluster(&rows(result)?),
     })
+}
+
+/// Where a connection is, as text for people.
+///
+/// # Errors
+/// A text that says why the result is none: the other end is another version.
+pub fn human_where(result: &Value) -> Result<String, String> {
+    let rows = Vec::deserialize(result).map_err(|error| format!("not the rows that were asked for: {error}"))?;
+    Ok(cluster_table::places(&rows))
 }
 
 #[cfg(test)]

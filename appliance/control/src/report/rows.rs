@@ -125,6 +125,9 @@ pub struct BalanceRow {
     pub delivered: u64,
     /// Packets sent to the network: encrypted, or bypassed by policy.
     pub forwarded: u64,
+    /// Packets sent to other members of the cluster.
+    #[serde(default)]
+    pub relayed: u64,
     /// Frames given to the control core.
     pub punted: u64,
     /// Fragments absorbed into another packet.
@@ -133,6 +136,9 @@ pub struct BalanceRow {
     pub dropped: u64,
     /// Frames of our own making that were sent; they were never received.
     pub originated: u64,
+    /// Packets of our own making that are still on their way to an end.
+    #[serde(default)]
+    pub making: u64,
     /// Packets that wait inside now.
     pub held: u64,
     /// What the other numbers leave over.

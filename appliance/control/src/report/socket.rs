@@ -256,7 +256,7 @@ impl AskError {
 ///
 /// # Errors
 /// [`AskError`]. That the appliance refuses is an answer.
-pub fn ask(path: &Path, request: Request) -> Result<Response, AskError> {
+pub fn ask(path: &Path, request: &Request) -> Result<Response, AskError> {
     let not_reachable = |error| AskError::NotReachable { path: path.to_owned(), error };
     let broken = |reason: String| AskError::Broken { path: path.to_owned(), reason };
     let mut server = UnixStream::connect(path).map_err(not_reachable)?;

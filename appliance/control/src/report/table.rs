@@ -3,23 +3,23 @@
 use super::rows::{BalanceRow, ConnectionRow, CoreRow, DropRow, PortRow, SaRow};
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Align {
+pub(super) enum Align {
     Left,
     Right,
 }
 use Align::{Left, Right};
 
-struct Column<T> {
+pub(super) struct Column<T> {
     head: &'static str,
     align: Align,
     cell: fn(&T) -> String,
 }
 
-const fn column<T>(head: &'static str, align: Align, cell: fn(&T) -> String) -> Column<T> {
+pub(super) const fn column<T>(head: &'static str, align: Align, cell: fn(&T) -> String) -> Column<T> {
     Column { head, align, cell }
 }
 
-fn draw<T>(rows: &[T], columns: &[Column<T>], nothing: &str) -> String {
+pub(super) fn draw<T>(rows: &[T], columns: &[Column<T>], nothing: &str) -> String {
     if rows.is_empty() {
         return format!("{nothing}\n");
     }
@@ -51,7 +51,7 @@ fn printable(text: &str) -> String {
     shown
 }
 
-fn limit(bytes: Option<u64>) -> String {
+pub(super) fn limit(bytes: Option<u64>) -> String {
     bytes.map_or("-".into(), |bytes| bytes.to_string())
 }
 
@@ -100,6 +100,7 @@ pub(super) fn balance(row: &BalanceRow) -> String {
         ("received", row.received.to_string(), "frames taken from receive queues"),
         ("delivered", row.delivered.to_string(), "inner packets sent to application hosts"),
         ("forwarded", row.forwarded.to_string(), "packets sent to the network"),
+        ("relayed", row.relayed.to_string(), "packets sent to other members of the cluster"),
         ("punted", row.punted.to_string(), "frames given to the control core"),
         ("merged", row.merged.to_string(), "fragments absorbed into another packet"),
         ("dropped", row.dropped.to_string(), "for the reasons that `show drops` names"),

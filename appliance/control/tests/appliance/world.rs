@@ -164,7 +164,7 @@ impl World {
         let frame = self.pool.frame(bytes).expect("the pool is large enough");
         let wire = match side {
             PortRole::Network => &mut self.network[core],
-            PortRole::Inside => &mut self.inside[core],
+            PortRole::Inside | PortRole::Trusted => &mut self.inside[core],
         };
         wire.transmit(&mut Burst::from_iter([frame]));
     }
@@ -173,7 +173,7 @@ impl World {
     pub fn collect(&mut self, side: PortRole) -> Vec<Vec<u8>> {
         let wires = match side {
             PortRole::Network => &mut self.network,
-            PortRole::Inside => &mut self.inside,
+            PortRole::Inside | PortRole::Trusted => &mut self.inside,
         };
         let mut frames = Vec::new();
         for wire in wires {

@@ -40,9 +40,13 @@ pub fn parse(text: &str) -> Result<Config, ConfigError> {
     Config::parse(text, "phalanx.yaml", secret)
 }
 
-/// A secret that fits where a pre-shared key is expected, and a key of its own where the file is called `*.key`.
+/// A secret that fits where a pre-shared key is expected, a cluster's wrap key, and a key of its own where the file is
+/// called `*.key`.
 pub fn secret(path: &Path) -> Result<SecretBytes, Refusal> {
     let name = path.display().to_string();
+    if name.ends_with("wrap.key") {
+        return Ok(SecretBytes::new(format!("0x{}\n", "5a".repeat(32)).into_bytes()));
+    }
     if !name.ends_with(".key") {
         return Ok(SecretBytes::new(b"a pre-shared key of some length\n".to_vec()));
     }

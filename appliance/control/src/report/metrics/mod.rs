@@ -59,6 +59,7 @@ impl Families {
             ("received", "Frames taken from receive queues.", balance.received),
             ("delivered", "Inner packets sent to application hosts.", balance.delivered),
             ("forwarded", "Packets sent to the network: encrypted, or bypassed by policy.", balance.forwarded),
+            ("relayed", "Packets sent to other members of the cluster.", balance.relayed),
             ("punted", "Frames given to the control core.", balance.punted),
             ("merged", "Fragments absorbed into another packet.", balance.merged),
             ("originated", "Frames of our own making that were sent.", balance.originated),

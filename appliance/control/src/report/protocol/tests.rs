@@ -83,7 +83,7 @@ pub(crate) fn snapshot() -> Snapshot {
 }
 
 fn shown(what: What) -> Value {
-    match snapshot().respond(Request::Show(what)) {
+    match snapshot().respond(what) {
         Response::Result(value) => value,
         Response::Error(error) => panic!("{error}"),
     }
@@ -135,7 +135,7 @@ fn requests_read_back_and_responses_too() {
     for what in What::ALL {
         let request = Request::Show(what);
         assert_eq!(Request::parse(request.to_line().as_bytes()), Ok(request));
-        let response = snapshot().respond(request);
+        let response = snapshot().respond(what);
         let line = response.clone().into_line();
         assert_eq!(line.iter().filter(|byte| **byte == b'\n').count(), 1, "one line");
         assert_eq!(Response::parse(&line), Ok(response));
@@ -143,6 +143,34 @@ fn requests_read_back_and_responses_too() {
     let error = Response::Error("no such thing\n".into());
     assert_eq!(Response::parse(&error.clone().into_line()), Ok(error));
     assert!(Response::parse(b"{}").is_err() && Response::parse(b"").is_err());
+}
+
+#[test]
+fn where_and_drain_read_back_too() {
+    let flow = "tcp 10.1.0.5:40000 203.0.113.80:80";
+    let requests = [
+        Request::where_is(flow).unwrap(),
+        Request::where_is("udp [2001:db8::5]:53 [2001:db8::1]:53").unwrap(),
+        Request::where_is("1 10.1.0.5 203.0.113.80").unwrap(),
+        Request::Drain { target: "t1".into(), on: true },
+        Request::Drain { target: "a \"quoted\" one\n".into(), on: false },
+    ];
+    for request in requests {
+        assert_eq!(Request::parse(request.to_line().as_bytes()), Ok(request));
+    }
+    for wrong in [
+        "",
+        "tcp",
+        "tcp 10.1.0.5:40000",
+        "tcp 10.1.0.5:x 203.0.113.80:80",
+        "tls 10.1.0.5 203.0.113.80",
+        "tcp 10.1.0.5:1 [2001:db8::1]:80",
+        "tcp 10.1.0.5:1 203.0.113.80:80 more",
+        "300 10.1.0.5 203.0.113.80",
+    ] {
+        let error = Request::where_is(wrong).unwrap_err().to_string();
+        assert!(error.contains("such as tcp 10.1.0.5:40000"), "{error}");
+    }
 }
 
 #[test]
@@ -183,7 +211,7 @@ fn tables_are_aligned() {
     );
     for what in What::ALL {
         assert!(human(what, &shown(what)).unwrap().ends_with('\n'));
-        if what != What::Balance {
+        if !matches!(what, What::Balance | What::Cluster) {
             assert!(human(what, &json!([])).unwrap().starts_with("no "), "{what}");
         }
     }
