@@ -106,7 +106,7 @@ pub fn seal(key: &Key, heartbeat: &Heartbeat) -> Vec<u8> {
     let mut datagram = Vec::with_capacity(FIXED_BYTES + polls.len() * 8 + TAG_BYTES);
     datagram.extend_from_slice(&MAGIC);
     datagram.push(VERSION);
-    datagram.push(u8::from(heartbeat.has_carrier) * CARRIER | u8::from(heartbeat.next_hop_answers) * NEXT_HOP);
+    datagram.push((u8::from(heartbeat.has_carrier) * CARRIER) | (u8::from(heartbeat.next_hop_answers) * NEXT_HOP));
     datagram.extend_from_slice(&heartbeat.member.0.to_be_bytes());
     datagram.extend_from_slice(&heartbeat.incarnation.0.to_be_bytes());
     datagram.extend_from_slice(&heartbeat.number.to_be_bytes());

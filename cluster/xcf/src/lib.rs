@@ -1,6 +1,6 @@
 //! XCF: the messages between the members of a cluster, each pair of them joined by one TLS 1.3 connection.
 //!
-//! **Purpose.** [`Session`] is one such connection over bytes: TLS, the first message, the framing. `Mesh` is all
+//! **Purpose.** [`Session`] is one such connection over bytes: TLS, the first message, the framing. [`Mesh`] is all
 //! sessions of one member: who dials whom, when to try again, which of two sessions counts. [`heartbeat`] tells of life
 //! beside them, in datagrams. [`pki`] makes the certificates by which members know each other.
 //!
@@ -15,7 +15,7 @@
 //! - Messages and keys are wiped where this crate holds them, and never printed.
 //!
 //! **What it never does.** It opens no socket, reads no clock, starts no thread, reads no file; it does not look into
-//! messages, and does not repeat what was lost with a session: whoever sends knows by `MeshEvent::Down`.
+//! messages, and does not repeat what was lost with a session: whoever sends knows by [`MeshEvent::Down`].
 
 #![forbid(unsafe_code)]
 
@@ -25,6 +25,7 @@ mod framing;
 pub mod heartbeat;
 mod hello;
 mod identity;
+mod mesh;
 
 mod message;
 mod name;
@@ -43,6 +44,7 @@ pub use close::{CloseReason, PeerError};
 pub use framing::MESSAGE_BYTES_MAX;
 pub use hello::{FirstMessageError, Versions};
 pub use identity::{Identity, IdentityError, PemFile};
+pub use mesh::{DownReason, MemberStatus, Mesh, MeshEvent, MeshSendError, MeshSettings, Refusals, Timing};
 pub use message::Message;
 pub use name::{Name, NameError};
 pub use part::{Part, PartError, PartMember};

@@ -53,6 +53,9 @@ pub enum PartError {
         /// What the configuration says.
         expected: Name,
     },
+    /// A member that cannot be found.
+    #[error("member {0:?} has no trusted address")]
+    NoAddress(Name),
     /// Versions turned round.
     #[error("versions {0}; the lowest must stand first")]
     Versions(Versions),
