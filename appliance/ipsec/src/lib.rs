@@ -31,6 +31,7 @@ pub mod selector;
 pub mod spd;
 mod spi;
 pub mod time;
+pub mod transport;
 
 #[cfg(test)]
 mod testing;

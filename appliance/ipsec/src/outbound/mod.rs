@@ -11,6 +11,7 @@
 mod numbers;
 mod outer;
 mod shared;
+mod transport;
 
 pub use numbers::GrantRefused;
 pub use outer::{DontFragment, Dscp, InnerTraits, OuterHeader, OuterLength, OuterPolicy, outer_len};
@@ -60,7 +61,8 @@ pub enum OutboundError {
     /// Longer than an IP packet can be.
     #[error("the packet is longer than IP can say")]
     TooLong,
-    /// A tunnel-mode operation on a transport-mode SA, or no IP packet in a tunnel.
+    /// An operation of the other mode, or a packet that the SA's mode cannot carry: no IP packet, in transport mode a
+    /// fragment too, and nothing at all behind a NAT.
     #[error("the packet does not fit the SA's mode")]
     WrongMode,
 }
@@ -86,10 +88,19 @@ pub struct Prepared {
     input: CipherInput,
     sequence: u64,
     payload_len: usize,
-    /// What outer headers will need, if there are to be any.
+    /// What stands before ESP: outer headers, or in transport mode the packet's own.
+    esp_at: usize,
+    /// What outer headers will need, if they are still to be written.
     outer: Option<InnerTraits>,
     soft_reached: bool,
     is_finished: bool,
+}
+
+/// What a packet has that no other will have.
+struct Taken {
+    sequence: u64,
+    iv: [u8; esp::IV_LEN],
+    soft_reached: bool,
 }
 
 /// What the home core counted of one outbound SA.
@@ -260,8 +271,9 @@ impl OutboundSa {
         inner_len: usize,
     ) -> Result<Prepared, OutboundError> {
         let prepared = self.inner_of(packet).and_then(|(inner, next_header)| {
-            let esp = packet.get_mut(self.outer.len()..).ok_or(OutboundError::WrongRoom)?;
-            Ok(Prepared { outer: Some(inner), ..self.prepare_esp(ivs, esp, inner_len, next_header)? })
+            let esp_at = self.outer.len();
+            let esp = packet.get_mut(esp_at..).ok_or(OutboundError::WrongRoom)?;
+            Ok(Prepared { esp_at, outer: Some(inner), ..self.prepare_esp(ivs, esp, inner_len, next_header)? })
         });
         self.counters.refused += u64::from(prepared.is_err());
         prepared
@@ -331,47 +343,51 @@ impl OutboundSa {
         payload_len: usize,
         next_header: u8,
     ) -> Result<Prepared, OutboundError> {
-        let Frame { spi, esn, .. } = self.shared.frame;
-        let after = payload_len.checked_add(BEFORE_PAYLOAD_LEN).and_then(|end| packet.get_mut(end..));
-        let after = after.ok_or(OutboundError::WrongRoom)?;
-        if after.len() != esp_overhead(payload_len).after {
+        let after = payload_len.checked_add(BEFORE_PAYLOAD_LEN).and_then(|end| packet.len().checked_sub(end));
+        if after.ok_or(OutboundError::WrongRoom)? != esp_overhead(payload_len).after {
             return Err(OutboundError::WrongRoom);
         }
+        let taken = self.take(ivs, payload_len)?;
+        Ok(self.write_esp(packet, payload_len, next_header, taken))
+    }
+
+    /// Everything that can be refused. From here on the number is used, whatever happens.
+    #[inline]
+    fn take(&mut self, ivs: &mut IvGenerator, payload_len: usize) -> Result<Taken, OutboundError> {
         if !ivs.sender().may_use_key_born_at(self.shared.born_at) {
             return Err(OutboundError::SenderTooFar);
         }
         let Number { sequence, is_soft } = self.next_number()?;
         let iv = ivs.next_iv().map_err(|_| OutboundError::IvExhausted)?.spend();
         let spent = self.share.spend(&self.shared.lifesize, payload_len as u64)?;
-        // From here on the number is used, whatever happens.
         self.run.take(sequence);
         if is_soft {
             self.supply.said_soft();
         }
+        Ok(Taken { sequence, iv, soft_reached: is_soft || spent == Spent::SoftReached })
+    }
 
-        write_trailer(after, next_header);
+    /// Writes what is not encrypted, and the trailer, around the payload. There must be room for exactly that.
+    #[inline]
+    fn write_esp(&self, packet: &mut [u8], payload_len: usize, next_header: u8, taken: Taken) -> Prepared {
+        let Frame { spi, esn, .. } = self.shared.frame;
+        let Taken { sequence, iv, soft_reached } = taken;
+        write_trailer(&mut packet[BEFORE_PAYLOAD_LEN + payload_len..], next_header);
         packet[..4].copy_from_slice(&spi.to_be_bytes());
         packet[4..HEADER_LEN].copy_from_slice(&(sequence as u32).to_be_bytes());
         packet[HEADER_LEN..BEFORE_PAYLOAD_LEN].copy_from_slice(&iv);
-        Ok(Prepared {
-            input: self.shared.key.input(iv, spi, sequence, esn),
-            sequence,
-            payload_len,
-            outer: None,
-            soft_reached: is_soft || spent == Spent::SoftReached,
-            is_finished: false,
-        })
+        let input = self.shared.key.input(iv, spi, sequence, esn);
+        Prepared { input, sequence, payload_len, esp_at: 0, outer: None, soft_reached, is_finished: false }
     }
 
     #[inline]
     fn finish_steps(&mut self, packet: &mut [u8], prepared: &mut Prepared) -> Result<Sealed, OutboundError> {
-        let outer_len = if prepared.outer.is_some() { self.outer.len() } else { 0 };
         let Overhead { before, after } = esp_overhead(prepared.payload_len);
-        if packet.len() != outer_len + before + prepared.payload_len + after || prepared.is_finished {
+        if packet.len() != prepared.esp_at + before + prepared.payload_len + after || prepared.is_finished {
             return Err(OutboundError::WrongRoom);
         }
         prepared.is_finished = true;
-        let sealed = &mut packet[outer_len + BEFORE_PAYLOAD_LEN..];
+        let sealed = &mut packet[prepared.esp_at + BEFORE_PAYLOAD_LEN..];
         self.shared.key.seal(&prepared.input, sealed).map_err(|_| OutboundError::TooLong)?;
         if let Some(inner) = prepared.outer {
             // The low bits of the number serve as identification: of one SA, as far apart as they can be.

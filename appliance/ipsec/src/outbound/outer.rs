@@ -169,6 +169,13 @@ impl OuterHeader {
         usize::from(self.len)
     }
 
+    /// Whether a NAT stands between.
+    #[must_use]
+    #[inline]
+    pub fn is_udp(&self) -> bool {
+        self.is_udp
+    }
+
     /// Never: there is always an IP header.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -9,7 +9,7 @@ use crate::engine::{AeadKey, Engine, EngineKind};
 use crate::esp::{self, BEFORE_PAYLOAD_LEN, ICV_LEN, TRAILER_LEN};
 use crate::iv::SenderNumber;
 use crate::lifetime::Lifesize;
-use crate::sa::{BadSa, Direction, Frame, SaParameters};
+use crate::sa::{BadSa, Direction, Frame, Mode, SaParameters};
 
 /// Room that a packet needs before and after itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,6 +109,9 @@ impl OutboundShared {
     }
 
     /// The room around an inner packet: outer headers, ESP header and IV in front; padding, trailer and ICV behind.
+    ///
+    /// In transport mode the inner packet is the one whose payload is encrypted, its IP header included, and there are no
+    /// other headers: the room in front is where that header will go.
     #[must_use]
     #[inline]
     pub fn overhead(&self, inner_len: usize) -> Overhead {
@@ -136,8 +139,12 @@ impl OutboundShared {
         if self.frame.esn { END_EXTENDED } else { END_SHORT }
     }
 
+    /// IP headers are multiples of four bytes long, so the padding of a payload is that of its packet.
     fn outer_len(&self) -> usize {
-        outer_len(self.parameters.remote, self.parameters.encapsulation)
+        match self.frame.mode {
+            Mode::Tunnel => outer_len(self.parameters.remote, self.parameters.encapsulation),
+            Mode::Transport => 0,
+        }
     }
 }
 

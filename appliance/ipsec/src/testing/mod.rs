@@ -1,6 +1,7 @@
 //! What the tests of this crate share.
 
 pub mod mcgrew;
+pub mod packets;
 
 use core::net::Ipv4Addr;
 
