@@ -173,6 +173,11 @@ impl Watch {
         Some(&self.remembered)
     }
 
+    /// What [`Watch::poll_save`] gave could not be written: it will be given again.
+    pub fn save_failed(&mut self) {
+        self.save = Save::Now;
+    }
+
     /// What is remembered.
     #[must_use]
     pub fn remembered(&self) -> &Remembered {
