@@ -52,7 +52,7 @@ pub(crate) struct Child {
     pub(crate) mode: Mode,
     pub(crate) selectors: Selectors,
     pub(crate) state: ChildState,
-    /// What we have made in its place.
+    /// What has taken its place.
     pub(crate) successor: Option<Spi>,
     pub(crate) kin: Kinship,
     born: Instant,

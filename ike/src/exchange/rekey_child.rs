@@ -72,7 +72,7 @@ pub(crate) fn respond(
         let lowest_nonce = ingredients.nonces.lowest().to_vec();
         sa.meet_rival(Rival { inbound: child.inbound, lowest_nonce });
     } else {
-        sa.retire_child(cx, old);
+        sa.retire_child(cx, old, Some(child.inbound));
     }
     sa.children.push(child);
     Ok(chain)
@@ -118,9 +118,10 @@ impl IkeSa {
         }
     }
 
-    /// Another child took its place. Whoever made that one deletes it; if that does not happen, we do: in a while, or
+    /// Another child took its place, or won against it. Whoever made that one deletes it; if that does not happen, we do: in a while, or
     /// when too many others have come after it.
-    fn retire_child(&mut self, cx: &mut Context, inbound: Spi) {
+    fn retire_child(&mut self, cx: &mut Context, inbound: Spi, successor: Option<Spi>) {
+        successor.into_iter().for_each(|new| self.note_successor(inbound, new));
         let until = cx.now + cx.config.timing.replaced_child;
         if let Some(child) = self.child_mut(inbound) {
             child.state = ChildState::Replaced;
@@ -233,14 +234,15 @@ fn install(sa: &mut IkeSa, cx: &mut Context, pending: &Pending, settings: &Child
     let entry = Entry { replaces: Some(pending.old), send, kin };
     let lineage = sa.lineage.clone();
     let mut child = Child::establish(cx, &lineage, &sa.path, settings, agreed, entry);
-    sa.retire_child(cx, pending.old);
+    let winner = match (verdict, &pending.rival) {
+        (Verdict::TheirsStays, Some(rival)) => rival.inbound,
+        (Verdict::TheirsStays, None) | (Verdict::OursStays, _) => child.inbound,
+    };
+    sa.retire_child(cx, pending.old, Some(winner));
     match verdict {
         Verdict::OursStays => {
             if let Some(rival) = &pending.rival {
                 sa.make_redundant(cx, rival.inbound);
-            }
-            if let Some(old) = sa.child_mut(pending.old) {
-                old.successor = Some(pending.asked.inbound);
             }
             sa.queue(Task::DeleteChild(pending.old, DownReason::Replaced));
         }
@@ -256,9 +258,9 @@ fn install(sa: &mut IkeSa, cx: &mut Context, pending: &Pending, settings: &Child
 
 /// The peer refused (RFC 7296 §2.25.1).
 fn refused(sa: &mut IkeSa, cx: &mut Context, pending: &Pending, error: &Notify<'_>) {
-    if pending.rival.is_some() {
+    if let Some(rival) = &pending.rival {
         // The peer did not see a collision; what it made takes the old one's place.
-        return sa.retire_child(cx, pending.old);
+        return sa.retire_child(cx, pending.old, Some(rival.inbound));
     }
     match error.kind {
         NotifyKind::CHILD_SA_NOT_FOUND => {
@@ -277,8 +279,8 @@ fn refused(sa: &mut IkeSa, cx: &mut Context, pending: &Pending, error: &Notify<'
 
 /// There is no new child. If the peer has made one in the meantime, that takes the old one's place.
 fn failed(sa: &mut IkeSa, cx: &mut Context, pending: &Pending, why: &str) {
-    if pending.rival.is_some() {
-        return sa.retire_child(cx, pending.old);
+    if let Some(rival) = &pending.rival {
+        return sa.retire_child(cx, pending.old, Some(rival.inbound));
     }
     sa.retry_later(cx, pending.old);
     let (peer, child) = (sa.lineage.peer, Some(pending.old));
@@ -288,7 +290,7 @@ fn failed(sa: &mut IkeSa, cx: &mut Context, pending: &Pending, why: &str) {
 impl IkeSa {
     /// It lost a collision; the peer, who made it, deletes it.
     fn make_redundant(&mut self, cx: &mut Context, inbound: Spi) {
-        self.retire_child(cx, inbound);
+        self.retire_child(cx, inbound, None);
         if let Some(child) = self.child_mut(inbound) {
             child.state = ChildState::Redundant;
         }

@@ -34,8 +34,8 @@ pub(crate) enum Form {
 
 /// Our request that waits for its response.
 pub(crate) struct Pending {
-    /// The inbound SPI of the one that it is to stand beside, and its name in the configuration.
-    of: Spi,
+    /// The inbound SPI of the one that it is made after, and its name in the configuration.
+    pattern: Spi,
     name: Arc<str>,
     form: Form,
     pub(crate) asked: Asked,
@@ -45,9 +45,18 @@ pub(crate) struct Pending {
 #[derive(Clone, Copy, Default, Debug)]
 pub(crate) struct Siblings {
     /// Asked for by our owner, who has not been answered yet.
-    wanted: Option<Spi>,
+    wanted: Option<Wanted>,
     /// The peer takes none, and is not asked again.
     refused: bool,
+}
+
+/// What our owner wants.
+#[derive(Clone, Copy, Debug)]
+struct Wanted {
+    /// The one that it named.
+    of: Spi,
+    /// That one, or what has taken its place since.
+    pattern: Spi,
 }
 
 /// Why there is no sibling.
@@ -76,8 +85,10 @@ impl IkeSa {
         if self.children_in_use() >= allowed {
             return Err(CommandError::TooManyChildren { allowed });
         }
-        self.siblings.wanted = Some(of);
-        self.queue(Task::MakeSibling { of, form: Form::AsMade });
+        // One that waits to be deleted has most likely a successor, which is as good a pattern.
+        let pattern = self.child(of).and_then(|child| child.successor).unwrap_or(of);
+        self.siblings.wanted = Some(Wanted { of, pattern });
+        self.queue(Task::MakeSibling(Form::AsMade));
         Ok(())
     }
 
@@ -85,9 +96,19 @@ impl IkeSa {
     fn refuse_sibling(&mut self, cx: &mut Context, refused: Refused) {
         let Refused { for_good, why } = refused;
         self.siblings.refused |= for_good;
-        let Some(inbound) = self.siblings.wanted.take() else { return };
+        let Some(Wanted { of: inbound, .. }) = self.siblings.wanted.take() else { return };
         let (peer, dvipa) = (self.lineage.peer, self.path.local.ip());
         cx.events.push_back(Event::SiblingRefused { peer, dvipa, inbound, for_good, why });
+    }
+
+    /// One child has taken another's place.
+    pub(crate) fn note_successor(&mut self, old: Spi, new: Spi) {
+        if let Some(child) = self.child_mut(old) {
+            child.successor = Some(new);
+        }
+        if let Some(wanted) = self.siblings.wanted.as_mut().filter(|wanted| wanted.pattern == old) {
+            wanted.pattern = new;
+        }
     }
 
     /// The IKE SA ends, and nobody inherits.
@@ -97,8 +118,8 @@ impl IkeSa {
 }
 
 /// Our request, unless there is nothing to stand beside any more.
-pub(crate) fn start(sa: &mut IkeSa, cx: &mut Context, of: Spi, form: Form) -> Option<Request> {
-    match ask(sa, cx, of, form) {
+pub(crate) fn start(sa: &mut IkeSa, cx: &mut Context, form: Form) -> Option<Request> {
+    match ask(sa, cx, form) {
         Ok(request) => Some(request),
         Err(refused) => {
             sa.refuse_sibling(cx, refused);
@@ -107,13 +128,14 @@ pub(crate) fn start(sa: &mut IkeSa, cx: &mut Context, of: Spi, form: Form) -> Op
     }
 }
 
-fn ask(sa: &IkeSa, cx: &mut Context, of: Spi, form: Form) -> Result<Request, Refused> {
+fn ask(sa: &IkeSa, cx: &mut Context, form: Form) -> Result<Request, Refused> {
     if !sa.is_current() {
         return Err(for_now("the IKE SA is being replaced or deleted"));
     }
-    // One that was replaced in the meantime is as good a pattern as its successor.
-    let is_pattern = |child: &&Child| matches!(child.state, ChildState::InUse | ChildState::Replaced);
-    let Some(child) = sa.child(of).filter(is_pattern) else { return Err(for_now("the CHILD_SA is gone")) };
+    let pattern = sa.siblings.wanted.and_then(|wanted| sa.child(wanted.pattern));
+    let Some(child) = pattern.filter(|child| child.state == ChildState::InUse) else {
+        return Err(for_now("the CHILD_SA is gone, or about to go"));
+    };
     let kex = match form {
         Form::AsMade => child.kex,
         Form::Other(kex) => kex,
@@ -125,10 +147,10 @@ fn ask(sa: &IkeSa, cx: &mut Context, of: Spi, form: Form) -> Result<Request, Ref
         mode: child.mode,
         per_resource: child.kin.per_resource,
     };
-    let name = child.name.clone();
+    let (pattern, name) = (child.inbound, child.name.clone());
     let mut chain = PayloadChain::new();
     let asked = Asked::ask(cx, sa.local_spi(), wish, &mut chain);
-    let active = Active::Sibling(Box::new(Pending { of, name, form, asked }));
+    let active = Active::Sibling(Box::new(Pending { pattern, name, form, asked }));
     Ok(Request { exchange: ExchangeType::CreateChildSa, chain, active })
 }
 
@@ -140,7 +162,7 @@ pub(crate) fn finish(sa: &mut IkeSa, cx: &mut Context, mut pending: Pending, bod
         (Some(error), settings) => match settings.and_then(|settings| other_form(sa, settings, &pending, error)) {
             Some(other) => {
                 cx.spis.free_esp(inbound);
-                return sa.queue(Task::MakeSibling { of: pending.of, form: Form::Other(other) });
+                return sa.queue(Task::MakeSibling(Form::Other(other)));
             }
             None => Err(judge(error)),
         },
@@ -206,11 +228,11 @@ fn settle(
         }
     };
     // From now on both are replaced early, and in the form that the peer takes.
-    let mut kin = Kinship { sibling_of: Some(pending.of), has_equals: true, per_resource: false };
-    kin.per_resource = pending.asked.wish.per_resource;
+    let sibling_of = sa.siblings.wanted.take().map(|wanted| wanted.of);
+    let kin = Kinship { sibling_of, has_equals: true, per_resource: pending.asked.wish.per_resource };
     let kex = agreed.suite.kex;
     let (lineage, path) = (sa.lineage.clone(), sa.path);
-    if let Some(elder) = sa.child_mut(pending.of) {
+    if let Some(elder) = sa.child_mut(pending.pattern) {
         elder.gain_equal(cx, settings);
         if settings.first_kex().is_none() {
             elder.kex = kex;
@@ -219,7 +241,6 @@ fn settle(
     let entry = Entry { replaces: None, send: SendFrom::Now, kin };
     let child = Child::establish(cx, &lineage, &path, settings, agreed, entry);
     cx.counters.siblings_up += 1;
-    sa.siblings.wanted = None;
     sa.children.push(child);
     Ok(())
 }

@@ -22,8 +22,8 @@ pub(crate) enum Task {
     DeleteChild(Spi, DownReason),
     /// Tell the peer that the child with this inbound SPI is gone already.
     ReportGone(Spi),
-    /// Make a sibling of the child with this inbound SPI.
-    MakeSibling { of: Spi, form: sibling::Form },
+    /// Make the sibling that our owner wants.
+    MakeSibling(sibling::Form),
     /// Replace the IKE SA.
     RekeyIke,
     /// Delete the IKE SA.
@@ -107,7 +107,7 @@ impl IkeSa {
     /// Takes what was to be done with children out of the line.
     pub(crate) fn take_child_tasks(&mut self) -> Vec<Task> {
         let is_about_child = |task: &Task| match task {
-            Task::RekeyChild(_) | Task::DeleteChild(..) | Task::ReportGone(_) | Task::MakeSibling { .. } => true,
+            Task::RekeyChild(_) | Task::DeleteChild(..) | Task::ReportGone(_) | Task::MakeSibling(_) => true,
             Task::RekeyIke | Task::DeleteIke(_) | Task::Probe => false,
         };
         let (taken, left): (VecDeque<Task>, VecDeque<Task>) = self.queue.drain(..).partition(is_about_child);
@@ -144,7 +144,7 @@ impl IkeSa {
     fn start(&mut self, cx: &mut Context, task: Task) -> Option<Request> {
         match task {
             Task::RekeyChild(inbound) => self.is_current().then(|| rekey_child::start(self, cx, inbound)).flatten(),
-            Task::MakeSibling { of, form } => sibling::start(self, cx, of, form),
+            Task::MakeSibling(form) => sibling::start(self, cx, form),
             Task::RekeyIke if !self.is_current() || self.rival.is_some() => None,
             Task::RekeyIke if !cx.has_room_for_successor() => {
                 self.retry_rekeying(cx);

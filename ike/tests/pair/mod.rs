@@ -113,6 +113,8 @@ pub struct Pair {
     pub nat: Option<SocketAddr>,
     /// Everything that was ever sent, by whom.
     pub sent: Vec<(Side, Datagram)>,
+    /// Siblings that were asked for of the server, and promised an answer.
+    pub wishes: usize,
     launched: u64,
     rng: ChaCha20Rng,
 }
@@ -190,6 +192,7 @@ impl Pair {
             flying: BTreeMap::new(),
             nat: None,
             sent: Vec::new(),
+            wishes: 0,
             launched: 0,
             rng: ChaCha20Rng::from_seed([seed; 32]),
         }
