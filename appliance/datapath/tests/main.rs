@@ -9,6 +9,8 @@
 
 mod allocations;
 mod chaos;
+mod cluster_replay;
+mod cluster_routing;
 mod commands;
 mod connections;
 mod forwarding;

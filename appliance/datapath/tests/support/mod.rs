@@ -5,6 +5,7 @@
 //! out of the pool. A test that loses, doubles or leaks a packet fails there, whatever else it looks at.
 
 pub mod client;
+pub mod cluster;
 pub mod packets;
 mod setup;
 
@@ -16,6 +17,7 @@ use std::time::Duration;
 use arrayvec::ArrayVec;
 use datapath::buffer::{PacketBuffer, PortQueue};
 use datapath::burst::Burst;
+use datapath::cluster::reports::Report;
 use datapath::connections::Connection;
 use datapath::core::{Common, DataCore, PollCounters};
 use datapath::counters::{Balance, Ledger};
@@ -44,6 +46,7 @@ pub use setup::{Setup, inbound_entry, outbound_entry, protect, routes, rule};
 
 pub const NETWORK: PortId = PortId(0);
 pub const INSIDE: PortId = PortId(1);
+pub const TRUSTED: PortId = PortId(2);
 
 /// Polls after which a data path that is still not quiet never will be.
 const ROUNDS_MAX: usize = 1_000;
@@ -81,6 +84,8 @@ struct Rig {
     control: CoreLink<Frame>,
     network: Link,
     inside: Link,
+    /// Only members of a cluster have one.
+    trusted: Option<Link>,
     ledger: Arc<Ledger>,
     polls: Arc<PollCounters>,
 }
@@ -110,6 +115,10 @@ pub struct Bench {
     pub punted: Vec<Punted>,
     pub delivered: Vec<Sent>,
     pub sent: Vec<Sent>,
+    /// What has left by the trusted port.
+    pub relayed: Vec<Sent>,
+    /// What the control core was told of routed connections.
+    pub reports: Vec<Report>,
 }
 
 impl Bench {
@@ -119,7 +128,8 @@ impl Bench {
     }
 
     pub fn with(setup: Setup) -> Bench {
-        let ours: [IpAddr; 4] = [DVIPA, OTHER_DVIPA, NETWORK_ADDRESS, INSIDE_ADDRESS].map(Into::into);
+        let mut ours: Vec<IpAddr> = [DVIPA, OTHER_DVIPA, NETWORK_ADDRESS, INSIDE_ADDRESS].map(Into::into).to_vec();
+        ours.extend(setup.member.map(cluster::trusted_address));
         let common = Common {
             routes: Arc::new(routes(true)),
             policy: Arc::new(Policy::new(ours, Spd::new(setup.policies.clone())).with_services(setup.services.clone())),
@@ -132,15 +142,31 @@ impl Bench {
             let (mailbox, control) = mailbox();
             let (network, network_far) = Wire::pair(setup.link_frames);
             let (inside, inside_far) = Wire::pair(setup.link_frames);
-            let ports = vec![
+            let mut ports = vec![
                 CorePort::new(facts(NETWORK, PortRole::Network, NETWORK_MAC, setup.network_mtu, setup.vlan), network),
                 CorePort::new(facts(INSIDE, PortRole::Inside, INSIDE_MAC, setup.inside_mtu, None), inside),
             ];
-            let ivs = IvGenerator::new(SenderNumber(number as u64));
+            let trusted = setup.member.map(|member| {
+                let (trusted, far) = Wire::pair(setup.link_frames);
+                let facts = facts(TRUSTED, PortRole::Trusted, cluster::trusted_mac(member), setup.trusted_mtu, None);
+                ports.push(CorePort::new(facts, trusted));
+                far
+            });
+            let sender = number as u64 + 16 * setup.member.map_or(0, |member| u64::from(member.0));
+            let ivs = IvGenerator::new(SenderNumber(sender));
             let core = DataCore::new(common.clone(), ports, handover, mailbox, ivs);
+            let core = if setup.member.is_some() { core.joining(setup.cluster) } else { core };
             let (ledger, polls) = (core.ledger(), core.poll_counters());
             let link = |far| Link { far, sent: VecDeque::new() };
-            Rig { core, control, network: link(network_far), inside: link(inside_far), ledger, polls }
+            Rig {
+                core,
+                control,
+                network: link(network_far),
+                inside: link(inside_far),
+                trusted: trusted.map(link),
+                ledger,
+                polls,
+            }
         });
         let mut bench = Bench {
             rigs: rigs.collect(),
@@ -154,6 +180,8 @@ impl Bench {
             punted: Vec::new(),
             delivered: Vec::new(),
             sent: Vec::new(),
+            relayed: Vec::new(),
+            reports: Vec::new(),
         };
         if setup.neighbours {
             bench.meet(NextHop { port: NETWORK, address: ROUTER.into() }, Some(ROUTER_MAC));
@@ -295,7 +323,11 @@ impl Bench {
     pub fn inject(&mut self, core: usize, port: PortId, bytes: &[u8]) {
         let frame = self.pool.frame(bytes).expect("the pool has a frame");
         let rig = &mut self.rigs[core];
-        let link = if port == NETWORK { &mut rig.network } else { &mut rig.inside };
+        let link = match port {
+            NETWORK => &mut rig.network,
+            INSIDE => &mut rig.inside,
+            _trusted => rig.trusted.as_mut().expect("only members have a trusted port"),
+        };
         let mut burst = Burst::from_iter([frame]);
         link.far.transmit(&mut burst);
         assert!(burst.is_empty(), "the link is full");
@@ -349,6 +381,11 @@ impl Bench {
             link.collect(&mut self.outside);
             into.extend(link.sent.drain(..).map(|bytes| Sent { core, bytes }));
         }
+        if let Some(link) = &mut rig.trusted {
+            link.collect(&mut self.outside);
+            self.relayed.extend(link.sent.drain(..).map(|bytes| Sent { core, bytes }));
+        }
+        self.reports.extend(core::iter::from_fn(|| rig.control.reports.pop().ok()));
         while let Ok(punted) = rig.control.punted.pop() {
             self.outside.punted += 1;
             let bytes = punted.frame.bytes().to_vec();

@@ -3,6 +3,8 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use cluster::id::MemberId;
+use datapath::cluster::ClusterCapacity;
 use datapath::connections::Timeouts;
 use datapath::core::Capacity;
 use datapath::forwarding::{Mac, PortFacts, PortRole};
@@ -15,7 +17,7 @@ use ipsec::spd::{self, Action};
 
 use super::client::Client;
 use super::packets::{ROUTER, WEB};
-use super::{INSIDE, NETWORK};
+use super::{INSIDE, NETWORK, TRUSTED};
 
 /// How a bench is set up.
 #[derive(Debug, Clone)]
@@ -34,6 +36,10 @@ pub struct Setup {
     pub services: Vec<Service>,
     /// Whether the next hops are known from the start.
     pub neighbours: bool,
+    /// Which member of a cluster this is, if it is in one.
+    pub member: Option<MemberId>,
+    pub trusted_mtu: usize,
+    pub cluster: ClusterCapacity,
 }
 
 impl Setup {
@@ -51,6 +57,15 @@ impl Setup {
             policies: vec![protect("203.0.113.80/32", "0.0.0.0/0")],
             services: Vec::new(),
             neighbours: true,
+            member: None,
+            trusted_mtu: 1_700,
+            cluster: ClusterCapacity {
+                entries_v4: 1_024,
+                entries_v6: 0,
+                affinities: 16,
+                fragments: 64,
+                packet_len: 2_048,
+            },
         }
     }
 }
@@ -72,7 +87,8 @@ pub(super) fn facts(id: PortId, role: PortRole, mac: Mac, mtu: usize, vlan: Opti
 
 /// The routes of the bench, with or without the one towards clients.
 pub fn routes(default: bool) -> RouteTable {
-    let connected = [("192.0.2.0/24".parse().unwrap(), NETWORK), ("10.9.0.0/24".parse().unwrap(), INSIDE)];
+    let port = |to: &str, port| (to.parse().unwrap(), port);
+    let connected = [port("192.0.2.0/24", NETWORK), port("10.9.0.0/24", INSIDE), port("10.255.0.0/24", TRUSTED)];
     let via = |to: &str, via: IpAddr| StaticRoute { to: to.parse().unwrap(), via: Some(via), port: None };
     let mut routes = vec![via("203.0.113.80/32", WEB.into()), via("203.0.113.81/32", WEB.into())];
     if default {
