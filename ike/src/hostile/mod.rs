@@ -14,3 +14,4 @@ mod initiating;
 mod nonces;
 mod peer;
 mod random;
+mod siblings;

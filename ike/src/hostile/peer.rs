@@ -364,11 +364,22 @@ impl Peer {
         core::mem::swap(&mut self.secrets, &mut other.secrets);
     }
 
+    /// Asks to replace the IKE SA, and is refused.
+    pub(super) fn rekey_request_refused(&mut self, server: &mut Server) -> Option<NotifyKind> {
+        let (_, chain) = self.rekey_request(0x7777, &[7; 32]);
+        self.ask_for_error(server, ExchangeType::CreateChildSa, &chain)
+    }
+
     /// An answer of nothing to a request of the server.
     pub(super) fn empty_answer(&mut self, request: &[u8]) -> Vec<u8> {
+        self.answer(request, &PayloadChain::new())
+    }
+
+    /// An answer to a request of the server.
+    pub(super) fn answer(&mut self, request: &[u8], chain: &PayloadChain) -> Vec<u8> {
         let asked = Header::parse(request).unwrap();
         let ours = Header { is_response: true, ..self.header(asked.exchange, asked.message_id) };
-        self.seal(ours, &PayloadChain::new())
+        self.seal(ours, chain)
     }
 
     /// The error that the server answers with.
