@@ -31,6 +31,8 @@ pub enum Verb {
     Drain(TargetArguments),
     /// Give a drained target new connections again
     Undrain(TargetArguments),
+    /// Make and show the certificates by which the members of a cluster know each other
+    Pki(PkiArguments),
     /// Say what this program is
     Version(OutputArguments),
 }
@@ -76,6 +78,67 @@ pub struct ShowArguments {
     /// Where the appliance is.
     #[command(flatten)]
     pub socket: SocketArguments,
+}
+
+/// What `pki` needs to know.
+#[derive(Debug, Args)]
+pub struct PkiArguments {
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: PkiVerb,
+}
+
+/// What to do with certificates.
+#[derive(Debug, Subcommand)]
+pub enum PkiVerb {
+    /// Make a cluster's authority: DIRECTORY/ca.pem for every member, DIRECTORY/ca.key for none
+    ///
+    /// Members believe only certificates that this authority has issued. Whoever holds its key can make members, so it
+    /// is best kept away from all of them. Nothing is written over.
+    Init(PkiInit),
+    /// Issue a member's certificate and key: DIRECTORY/MEMBER.pem and DIRECTORY/MEMBER.key
+    ///
+    /// DIRECTORY must hold the authority. The member needs both files, and ca.pem. To renew a certificate, move the old
+    /// files away and issue anew; sessions that stand are not disturbed. Nothing is written over.
+    Issue(PkiIssue),
+    /// Say what a certificate holds, and until when it is valid
+    Show(PkiShow),
+}
+
+/// What `pki init` needs to know.
+#[derive(Debug, Args)]
+pub struct PkiInit {
+    /// Where the files go; made if it is not there, readable by its owner only
+    #[arg(long, value_name = "DIRECTORY")]
+    pub directory: PathBuf,
+    /// The cluster's name, as in its configuration: a-z, 0-9 and -
+    #[arg(long, value_name = "NAME")]
+    pub cluster: String,
+    /// For how many days the authority is valid
+    #[arg(long, value_name = "N", default_value_t = 3_650)]
+    pub days: u64,
+}
+
+/// What `pki issue` needs to know.
+#[derive(Debug, Args)]
+pub struct PkiIssue {
+    /// Where the authority is, and where the files go
+    #[arg(long, value_name = "DIRECTORY")]
+    pub directory: PathBuf,
+    /// The member's name, as in the cluster's configuration: a-z, 0-9 and -
+    #[arg(long, value_name = "NAME")]
+    pub member: String,
+    /// For how many days the certificate is valid [default: 365, or as long as the authority]
+    #[arg(long, value_name = "N")]
+    pub days: Option<u64>,
+}
+
+/// What `pki show` needs to know.
+#[derive(Debug, Args)]
+pub struct PkiShow {
+    /// A file of certificates in PEM
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
 }
 
 /// What can be shown.

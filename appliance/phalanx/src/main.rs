@@ -4,6 +4,7 @@
 
 mod command_line;
 mod log;
+mod pki;
 mod run;
 mod show;
 
@@ -21,6 +22,7 @@ fn main() -> ExitCode {
         Verb::Where(arguments) => show::place(&arguments),
         Verb::Drain(arguments) => show::drain(&arguments, true),
         Verb::Undrain(arguments) => show::drain(&arguments, false),
+        Verb::Pki(arguments) => pki::pki(&arguments),
         Verb::Version(arguments) => command_line::print_version(arguments.json),
     };
     outcome.into()

@@ -1,5 +1,7 @@
 //! What a certificate says, as far as members and operators have to know.
 
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
@@ -77,6 +79,20 @@ impl Certificate {
             dns_names,
             is_ed25519: parsed.public_key().algorithm.algorithm == x509_parser::oid_registry::OID_SIG_ED25519,
         })
+    }
+
+    /// Reads all certificates of a PEM file: at least one.
+    ///
+    /// # Errors
+    /// No PEM, nothing in it, or what is no certificate.
+    pub fn from_pem(pem: &[u8]) -> Result<Vec<Certificate>, CertificateError> {
+        let ders: Vec<CertificateDer<'_>> = CertificateDer::pem_slice_iter(pem)
+            .collect::<Result<_, _>>()
+            .map_err(|error| CertificateError { found: error.to_string() })?;
+        if ders.is_empty() {
+            return Err(CertificateError { found: "nothing in PEM".to_owned() });
+        }
+        ders.iter().map(|der| Certificate::from_der(der)).collect()
     }
 
     /// The member that it speaks for, and that member's cluster.
