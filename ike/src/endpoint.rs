@@ -16,7 +16,7 @@ use ipsec::time::Instant;
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
 
-use crate::config::{EndpointConfig, Identity};
+use crate::config::{Connection, EndpointConfig, Identity};
 use crate::context::{Context, Effect};
 use crate::cookie::CookieJar;
 use crate::counters::Counters;
@@ -154,9 +154,9 @@ impl Endpoint {
     }
 
     /// Ends the oldest IKE SAs between these identities in this connection, so that one more is not too many.
-    fn make_room(&mut self, ours: &Identity, theirs: &Identity, connection: &str) {
-        let most = self.cx.config.limits.ike_sas_per_identity.max(1);
-        let lineages = self.established.lineages(ours, theirs, connection);
+    fn make_room(&mut self, ours: &Identity, theirs: &Identity, connection: &Connection) {
+        let most = connection.ike_sas_per_identity.unwrap_or(self.cx.config.limits.ike_sas_per_identity).max(1);
+        let lineages = self.established.lineages(ours, theirs, &connection.name);
         let too_many = (lineages.len() + 1).saturating_sub(most);
         for spi in lineages.into_iter().take(too_many).flatten() {
             self.with_sa(spi, |sa, cx| sa.part(cx, DownReason::Crowded));

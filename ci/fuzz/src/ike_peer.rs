@@ -62,6 +62,8 @@ pub struct World {
     pub unanswered: Vec<u32>,
     /// Inbound SPIs of the endpoint's CHILD_SAs.
     pub children: BTreeSet<ipsec::Spi>,
+    /// Siblings that the endpoint has taken the wish for and not answered yet.
+    pub wishes: BTreeSet<ipsec::Spi>,
     /// Messages under one key: which octets stand under an IV, and which under a message ID.
     ivs: BTreeMap<(IkeSpi, IkeSpi, [u8; IV_LEN]), Vec<u8>>,
     messages: BTreeMap<(MessageName, u16), Vec<u8>>,
@@ -111,6 +113,7 @@ fn connection() -> ConnectionSettings {
         proposals: vec!["aes128gcm16-prfsha256-x25519".parse().expect("a proposal")],
         rekey_time: Some(Duration::from_secs(3600)),
         over_time: Some(Duration::from_secs(4000)),
+        ike_sas_per_identity: None,
         dpd_delay: Some(Duration::from_secs(30)),
         children: vec![child],
     }
@@ -132,6 +135,7 @@ impl World {
             next_request: 1,
             unanswered: Vec::new(),
             children: BTreeSet::new(),
+            wishes: BTreeSet::new(),
             ivs: BTreeMap::new(),
             messages: BTreeMap::new(),
             assembling: BTreeMap::new(),
@@ -293,13 +297,16 @@ impl World {
                 assert!(self.is_up, "a CHILD_SA for a stranger");
                 assert!(self.children.insert(up.children.inbound.spi), "one SPI for two SAs");
                 assert!(up.replaces.is_none_or(|old| self.children.contains(&old)));
+                if let (Some(of), None) = (up.sibling_of, up.replaces) {
+                    assert!(self.wishes.remove(&of), "a sibling that nobody wished for");
+                }
             }
             Event::ChildDown { inbound, .. } => assert!(self.children.remove(&inbound), "it was never up"),
             Event::IkeRekeyed { .. } | Event::IkeDown { .. } => assert!(self.is_up),
             Event::AddressMoved { .. } => assert!(self.is_up, "a stranger moved an address"),
+            Event::SiblingRefused { inbound, .. } => assert!(self.wishes.remove(&inbound), "it was answered before"),
             Event::Refused { why, .. }
             | Event::RekeyFailed { why, .. }
-            | Event::SiblingRefused { why, .. }
             | Event::InitiationFailed { why, .. } => {
                 assert!(!why.chars().any(char::is_control), "{why:?} would break a log line");
             }

@@ -183,6 +183,14 @@ impl Run {
     fn command(&mut self, a: u8, b: u8) {
         let Some(child) = self.world.children.iter().nth(usize::from(b) % 4).copied() else { return };
         let (endpoint, now) = (&mut self.world.endpoint, self.world.now);
+        if a >= 232 {
+            // Refused if one is under way, or there is no room, or the peer takes none.
+            if endpoint.add_sibling(now, child).is_ok() {
+                assert!(self.world.wishes.insert(child));
+            }
+            self.world.drain();
+            return;
+        }
         let done = match a % 6 {
             0 => endpoint.rekey_child(now, child),
             1 => endpoint.rekey_ike(now, child),
@@ -212,6 +220,7 @@ impl Run {
         self.world.pass(Timing::default().shutdown);
         assert!(self.world.endpoint.is_idle(), "{:?}", self.world.endpoint.occupancy());
         assert!(self.world.children.is_empty(), "CHILD_SAs outlived their endpoint");
+        assert!(self.world.wishes.is_empty(), "wishes without an answer");
         let occupancy = self.world.endpoint.occupancy();
         assert_eq!((occupancy.esp_spis, occupancy.ike_spis), (0, 0), "SPIs leaked");
     }

@@ -65,6 +65,10 @@ pub struct ConnectionSettings {
     pub rekey_time: Option<Duration>,
     /// IKE SAs that could not be replaced end at this age.
     pub over_time: Option<Duration>,
+    /// IKE SAs that one identity may begin here and have at once, at least one; none means what
+    /// [`Limits::ike_sas_per_identity`](super::Limits::ike_sas_per_identity) says. Raise it where many peers share an
+    /// identity.
+    pub ike_sas_per_identity: Option<usize>,
     /// A peer that has been silent for so long is asked whether it lives.
     pub dpd_delay: Option<Duration>,
     /// What it may carry.
@@ -166,6 +170,9 @@ impl ConnectionSettings {
         }
         if [self.rekey_time, self.over_time, self.dpd_delay].into_iter().flatten().any(|span| span.is_zero()) {
             return Err(error(None, "a time of zero; expected more, or none at all".into()));
+        }
+        if self.ike_sas_per_identity == Some(0) {
+            return Err(error(None, "no IKE SA for an identity; expected one at least".into()));
         }
         for (at, child) in self.children.iter().enumerate() {
             if let Some(fault) = child.fault() {

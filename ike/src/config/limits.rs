@@ -10,7 +10,7 @@ pub struct Limits {
     pub ike_sas: usize,
     /// IKE SAs that one identity may begin in one connection and have at once, at least one. One more ends the oldest,
     /// which is most likely one that the peer has forgotten: without this a single peer could take every place, and
-    /// with INITIAL_CONTACT it says itself that the others are gone. Raise it where many peers share an identity.
+    /// with INITIAL_CONTACT it says itself that the others are gone. A connection may say otherwise for itself.
     pub ike_sas_per_identity: usize,
     /// IKE SAs of one peer that others have replaced and nobody has deleted yet, at least one. One more ends the oldest.
     pub replaced_ike_sas: usize,

@@ -108,9 +108,9 @@ impl Proven<'_> {
         self.body.has(NotifyKind::INITIAL_CONTACT)
     }
 
-    /// The name of the connection that they fit.
-    pub(crate) fn connection(&self) -> &str {
-        &self.who.connection.name
+    /// The connection that they fit.
+    pub(crate) fn connection(&self) -> &Connection {
+        &self.who.connection
     }
 
     /// Ours, then the peer's.

@@ -153,6 +153,16 @@ fn an_identity_that_is_at_its_limit_takes_its_own_places_only_and_only_in_that_c
     let mut names: Vec<_> = server.endpoint.sas().map(|sa| (sa.peer.0, sa.peer_name.to_string())).collect();
     names.sort();
     assert_eq!(names, [(3, "a.example.com"), (4, "a.example.com"), (5, "b.example.com")].map(|(n, s)| (n, s.into())));
+    // A connection's own limit goes before the one for all.
+    let one_each = ConnectionSettings { ike_sas_per_identity: Some(1), ..settings() };
+    let mut server = Server::with(Limits::default(), one_each.clone());
+    other(1, "a.example.com").connect(&mut server);
+    let mut again = other(2, "a.example.com");
+    again.begin(&mut server);
+    let auth = again.auth_request(PSK);
+    again.converse(&mut server, ExchangeType::IkeAuth, &auth);
+    assert_eq!(server.endpoint.occupancy().ike_sas, 1);
+    assert!(ConnectionSettings { ike_sas_per_identity: Some(0), ..one_each }.check().is_err());
     // In another connection it starts from nothing.
     let limits = Limits { ike_sas_per_identity: 1, ..Limits::default() };
     let mut server = Server::with(limits, settings());

@@ -67,6 +67,7 @@ pub(super) fn settings() -> ConnectionSettings {
         proposals: vec!["aes128gcm16-prfsha256-x25519".parse().unwrap()],
         rekey_time: None,
         over_time: None,
+        ike_sas_per_identity: None,
         dpd_delay: None,
         children: vec![child("web")],
     }

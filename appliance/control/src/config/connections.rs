@@ -85,6 +85,7 @@ fn validate_connection(
         proposals: proposals::validate_ike(&place.key("proposals"), raw.proposals)?,
         rekey_time,
         over_time: over_time(&place.key("over_time"), raw.over_time.as_ref(), rekey_time)?,
+        ike_sas_per_identity: None,
         dpd_delay: match &raw.dpd_delay {
             None => Some(DPD_DELAY),
             Some(word) if word.value == "0" => None,

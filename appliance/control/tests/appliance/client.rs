@@ -65,6 +65,7 @@ pub fn server_settings(lifetime: Lifetime) -> ConnectionSettings {
         proposals: vec!["aes128gcm16-prfsha256-x25519".parse().unwrap()],
         rekey_time: None,
         over_time: None,
+        ike_sas_per_identity: None,
         dpd_delay: None,
         children: vec![child_settings(lifetime)],
     }
