@@ -2,7 +2,8 @@
 //!
 //! **Purpose.** A client drops what arrives further out of order than its replay window, and two appliances that number
 //! one SA independently would overrun any window, or repeat a number. So who numbers an SA, and from where, is decided
-//! here: [`dispenser`] gives the numbers of a shared SA out a burst at a time; [`requester`] is the other end of it.
+//! here: [`siblings`] says who numbers which SA of a peer; [`dispenser`] gives the numbers of a shared SA out a burst at a
+//! time, and [`requester`] is the other end of it; [`leases`] gives blocks; [`marks`] are what of all this is durable.
 //!
 //! **Promises.** No number of an SA is ever given to two senders, or twice to one: not across lost, repeated or
 //! reordered frames, nor restarts, nor changes of the owner, as long as each owner begins at or above the durable mark
@@ -16,6 +17,7 @@ pub mod leases;
 pub mod marks;
 mod payload;
 pub mod requester;
+pub mod siblings;
 
 pub use payload::{BadPayload, GRANT_LEN, Grant, REQUEST_LEN, Request};
 
