@@ -36,6 +36,13 @@ pub trait PortQueue: Send {
     /// Fills an empty `burst` with what has arrived, up to its capacity. Never waits.
     fn receive(&mut self, burst: &mut Burst<Self::Buffer>);
 
+    /// Fresh memory for a frame of `len` bytes that a core makes by itself, if there is any. What a port without it cannot
+    /// make is not sent.
+    fn spare(&mut self, len: usize) -> Option<Self::Buffer> {
+        let _ = len;
+        None
+    }
+
     /// Sends from the front of `burst`. What was sent has left the burst, what was not stays in order. Never waits.
     fn transmit(&mut self, burst: &mut Burst<Self::Buffer>);
 }

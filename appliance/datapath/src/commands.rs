@@ -54,6 +54,7 @@ impl<Q: PortQueue> DataCore<Q> {
                 None
             }
             Command::RemoveOutbound { peer, spi } => {
+                self.forget_numbers((peer, spi));
                 self.sas.outbound.remove(peer, spi).map(|entry| retired(Retired::Outbound(entry)))
             }
             Command::MovePeer { peer, remote } => {
@@ -89,6 +90,14 @@ impl<Q: PortQueue> DataCore<Q> {
             Command::Bury(keys) => Some(self.bury(keys)),
             Command::FindEntry { flow } => self.find_entry(flow),
             Command::ListEntries { cursor, page } => Some(self.list_entries(cursor, page)),
+            Command::SetNumbers { peer, spi, child, source, window_packets } => {
+                self.set_numbers((peer, spi), child, source, window_packets, now);
+                None
+            }
+            Command::GrantNumbers { peer, spi, first, count } => {
+                self.grant_numbers((peer, spi), first, count, now);
+                None
+            }
             Command::ResetWindows => {
                 self.sas.inbound.iter_mut().for_each(|(_, _, entry)| entry.sa.reset_window());
                 None

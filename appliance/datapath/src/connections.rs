@@ -254,7 +254,7 @@ impl Connections {
     /// Looks at the next `budget` entries and forgets those that have outlived their time; where `is_gone` says that their
     /// peer has no SA left, soon. What the owner of its address routes here becomes a tomb instead, and is told with
     /// `tell`, which says whether it found room; what did not is told when its turn comes again. `hash` is the one that
-    /// filed them.
+    /// filed them; `see` is shown the flow of what is routed here and lives. Says whether the table's end was reached.
     pub fn sweep(
         &mut self,
         now: Instant,
@@ -262,26 +262,45 @@ impl Connections {
         hash: impl Fn(&FlowKey) -> u64,
         is_gone: impl Fn(PeerId) -> bool,
         mut tell: impl FnMut(EntryKey) -> bool,
-    ) {
+        mut see: impl FnMut(&FlowKey),
+    ) -> bool {
         for _ in 0..budget.min(self.entries.len()) {
             let slot = self.hand;
             self.hand = (slot + 1) % self.entries.len();
-            let Some(entry) = &self.entries[slot] else { continue };
-            let quiet = now.saturating_since(entry.seen);
-            let is_over = match entry.state {
-                State::Ended { told: false } => false,
-                State::Ended { told: true } => quiet > tombs::OUTLIVES_PEER && is_gone(entry.peer),
-                State::New | State::Established | State::Closing | State::Closed => {
-                    quiet > self.patience(entry) || quiet > self.timeouts.closing && is_gone(entry.peer)
-                }
-            };
-            if is_over && entry.is_routed && !entry.is_tomb() {
-                self.entomb(now, slot as u32);
-            } else if is_over {
-                self.remove(hash(&entry.flow), slot as u32);
+            self.look_at(now, slot as u32, &hash, &is_gone, &mut tell);
+            if let Some(entry) = self.entries[slot].as_ref().filter(|entry| entry.is_routed && !entry.is_tomb()) {
+                see(&entry.flow);
             }
-            self.tell_of(now, slot as u32, &mut tell);
+            if self.hand == 0 {
+                return true;
+            }
         }
+        false
+    }
+
+    fn look_at(
+        &mut self,
+        now: Instant,
+        slot: u32,
+        hash: impl Fn(&FlowKey) -> u64,
+        is_gone: impl Fn(PeerId) -> bool,
+        tell: &mut impl FnMut(EntryKey) -> bool,
+    ) {
+        let Some(entry) = &self.entries[slot as usize] else { return };
+        let quiet = now.saturating_since(entry.seen);
+        let is_over = match entry.state {
+            State::Ended { told: false } => false,
+            State::Ended { told: true } => quiet > tombs::OUTLIVES_PEER && is_gone(entry.peer),
+            State::New | State::Established | State::Closing | State::Closed => {
+                quiet > self.patience(entry) || quiet > self.timeouts.closing && is_gone(entry.peer)
+            }
+        };
+        if is_over && entry.is_routed && !entry.is_tomb() {
+            self.entomb(now, slot);
+        } else if is_over {
+            self.remove(hash(&entry.flow), slot);
+        }
+        self.tell_of(now, slot, tell);
     }
 
     /// Appends connections from slot `cursor` on to `page` until it is at its capacity or [`LISTED_AT_ONCE`] slots have

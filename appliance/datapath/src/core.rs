@@ -2,6 +2,7 @@
 
 use crate::buffer::PortQueue;
 use crate::burst::{BURST, Burst, Drops};
+use crate::cluster::numbers::SharedNumbers;
 use crate::cluster::reports::Report;
 use crate::cluster::{ClusterCapacity, Part};
 use crate::connections::{Connections, Timeouts};
@@ -22,7 +23,7 @@ use ipsec::iv::IvGenerator;
 use ipsec::sad::{Sad, SadSeed};
 use ipsec::time::Instant;
 use std::sync::Arc;
-use wire::flow::FlowSeed;
+use wire::flow::{FlowKey, FlowSeed};
 
 /// How many connections are looked at for their age in one poll.
 const SWEEP_PER_POLL: usize = 16;
@@ -97,6 +98,8 @@ pub struct DataCore<Q: PortQueue> {
     pub(crate) policy: Arc<Policy>,
     /// This core's part in a cluster, if the appliance is in one.
     pub(crate) part: Option<Box<Part>>,
+    /// The outbound SAs whose numbers are shared with other members.
+    pub(crate) numbers: SharedNumbers<Q::Buffer>,
     pub(crate) seed: FlowSeed,
     pub(crate) ivs: Box<IvGenerator>,
     pub(crate) ledger: Arc<Ledger>,
@@ -125,6 +128,7 @@ impl<Q: PortQueue> DataCore<Q> {
             forwarding: Forwarding::new(common.routes),
             policy: common.policy,
             part: None,
+            numbers: SharedNumbers::default(),
             seed: common.seed,
             ivs: Box::new(ivs),
             ledger: Arc::default(),
@@ -168,6 +172,7 @@ impl<Q: PortQueue> DataCore<Q> {
         busy |= self.send_originated();
         self.age_connections(now);
         self.tend_entries(now);
+        self.tend_numbers(now);
         self.finish(busy);
         busy
     }
@@ -286,7 +291,15 @@ impl<Q: PortQueue> DataCore<Q> {
         let (seed, outbound, mailbox) = (&self.seed, &self.sas.outbound, &mut self.mailbox);
         let is_gone = |peer| !outbound.knows(peer);
         let tell = |key| mailbox.report(Report::Stopped(key));
-        self.connections.sweep(now, SWEEP_PER_POLL, |flow| flow.symmetric_hash(seed), is_gone, tell);
+        let hash = |flow: &FlowKey| flow.symmetric_hash(seed);
+        let Some(part) = &mut self.part else {
+            self.connections.sweep(now, SWEEP_PER_POLL, hash, is_gone, tell, |_| ());
+            return;
+        };
+        let tally = &mut part.tally;
+        if self.connections.sweep(now, SWEEP_PER_POLL, hash, is_gone, tell, |flow| tally.count(flow)) {
+            tally.finish_round(|service, connections| mailbox.report(Report::Active { service, connections }));
+        }
     }
 
     /// Empties the backlogs and publishes what was counted.
@@ -295,6 +308,7 @@ impl<Q: PortQueue> DataCore<Q> {
             port.flush(&self.ledger, &mut self.drops);
         }
         self.ledger.add_drops(&mut self.drops);
+        self.ledger.waiting.set(self.numbers.waiting() as u64);
         self.polls.connections.set(self.connections.len() as u64);
         if busy {
             self.polls.busy.add(1);

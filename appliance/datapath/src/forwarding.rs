@@ -80,6 +80,11 @@ impl<Q: PortQueue> CorePort<Q> {
         burst
     }
 
+    /// Fresh memory for a frame that this appliance makes.
+    pub fn spare(&mut self, len: usize) -> Option<Q::Buffer> {
+        self.queue.spare(len)
+    }
+
     /// Puts a finished frame into the backlog and sends when the backlog is a full burst.
     fn push(&mut self, frame: Q::Buffer, ledger: &Ledger, drops: &mut Drops) {
         self.passing.push(frame);

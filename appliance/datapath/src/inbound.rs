@@ -20,9 +20,10 @@ use ipsec::Spi;
 use ipsec::ecn;
 use ipsec::esp::NEXT_HEADER_DUMMY;
 use ipsec::inbound::{Carried, InboundError, Opened};
-use ipsec::sa::Direction;
+use ipsec::sa::{Direction, Mode};
 use ipsec::spd::Action;
 use ipsec::time::Instant;
+use ipsec::transport;
 use wire::flow::{self, Inner};
 use wire::{ipv4, tcp};
 
@@ -159,8 +160,15 @@ pub(crate) fn peek_inner(sas: &CoreSas, frame: &[u8], place: &EspPlace) -> Resul
     if peeked.unauthenticated_next_header() == NEXT_HEADER_DUMMY {
         return Ok(None);
     }
-    let inner = flow::parse_prefix(peeked.unauthenticated_head()).map_err(|_| DropReason::PeekUnparsable)?;
-    Ok(Some(inner))
+    let inner = match entry.sa.shared().parameters().mode {
+        Mode::Tunnel => flow::parse_prefix(peeked.unauthenticated_head()),
+        Mode::Transport => {
+            let ip = &frame[usize::from(place.ip)..];
+            let header_len = ipv4::Packet::new_prefix(ip).map_or(0, |ip| ip.header_len());
+            transport::parse_peeked(&ip[..header_len], &peeked, bytes_of(place).len())
+        }
+    };
+    inner.map(Some).map_err(|_| DropReason::PeekUnparsable)
 }
 
 /// All steps of RFC 4303 §3.4 for one packet, and the tunnel check.
@@ -177,7 +185,7 @@ pub(crate) fn open_one<P, B: PacketBuffer>(
     };
     let opened = entry.sa.open_carried(&mut packet.frame.bytes_mut()[bytes_of(&packet.place)], carried);
     conclude(entry, mailbox, &opened, &packet, now);
-    match opened.map_err(reason_of).and_then(|opened| tunnel_check(entry, &packet, opened)) {
+    match opened.map_err(reason_of) {
         Ok(opened) => into_inner(packet, entry, opened),
         Err(reason) => Err((packet, reason)),
     }
@@ -218,32 +226,57 @@ pub(crate) fn bytes_of(place: &EspPlace) -> Range<usize> {
     usize::from(place.start)..usize::from(place.end)
 }
 
-/// RFC 4301 §5.2 step 4: what came through the SA must be what the SA is for.
-fn tunnel_check<B: PacketBuffer>(
-    entry: &mut InboundEntry,
-    packet: &EspPacket<B>,
-    opened: Opened,
-) -> Result<(Opened, Inner), DropReason> {
-    let esp = &packet.frame.bytes()[bytes_of(&packet.place)];
-    let inner = flow::parse_inner(&esp[opened.inner.clone()]).map_err(|_| DropReason::InnerMalformed)?;
-    if entry.sa.admits(&inner) { Ok((opened, inner)) } else { Err(DropReason::TunnelCheck) }
-}
-
-/// Takes the frame's outer parts off; congestion marks of the outer header live on in the inner one (RFC 6040).
+/// Takes the frame's outer parts off, and asks whether the packet is what the SA is for (RFC 4301 §5.2 step 4). In a tunnel,
+/// congestion marks of the outer header live on in the inner one (RFC 6040); in transport mode it is the same header.
 fn into_inner<B: PacketBuffer>(
     packet: EspPacket<B>,
-    entry: &InboundEntry,
-    (opened, inner): (Opened, Inner),
+    entry: &mut InboundEntry,
+    opened: Opened,
 ) -> Result<InnerPacket<B>, (EspPacket<B>, DropReason)> {
     let EspPacket { mut frame, place } = packet;
-    let start = usize::from(place.start);
-    cut(&mut frame, start + opened.inner.start..start + opened.inner.end);
-    if ecn::combine(place.ecn, frame.bytes_mut()).is_err() {
+    let mode = entry.sa.shared().parameters().mode;
+    let (ip, esp) = (usize::from(place.ip), usize::from(place.start));
+    let judged = uncover(mode, frame.bytes_mut(), ip, esp, &opened)
+        .and_then(|range| tunnel_check(entry, &frame.bytes()[range.clone()]).map(|inner| (range, inner)));
+    let (range, inner) = match judged {
+        Ok(judged) => judged,
+        Err(reason) => return Err((EspPacket { frame, place }, reason)),
+    };
+    cut(&mut frame, range);
+    if mode == Mode::Tunnel && ecn::combine(place.ecn, frame.bytes_mut()).is_err() {
         return Err((EspPacket { frame, place }, DropReason::Congested));
     }
     let peer = entry.sa.shared().parameters().peer;
     let (connection, proof, return_mtu) = (inner.flow, Proof::Authentic(opened.proof), entry.return_mtu);
     Ok(InnerPacket { packet: frame, inner, connection, proof, peer, return_mtu, is_routed: false, is_filtered: false })
+}
+
+/// Makes of an opened packet the IP packet that it holds, and says where that lies: in a tunnel it is there, in transport
+/// mode the outer IP header moves up to its payload. `ip` is where the outer IP header begins, `esp` where ESP does.
+pub(crate) fn uncover(
+    mode: Mode,
+    bytes: &mut [u8],
+    ip: usize,
+    esp: usize,
+    opened: &Opened,
+) -> Result<Range<usize>, DropReason> {
+    let payload = esp + opened.inner.start..esp + opened.inner.end;
+    if mode == Mode::Tunnel {
+        return Ok(payload);
+    }
+    let header = ipv4::Packet::new_prefix(&bytes[ip..]).map_err(|_| DropReason::InnerMalformed)?;
+    let header_len = header.header_len();
+    let start = payload.start.checked_sub(header_len).ok_or(DropReason::InnerMalformed)?;
+    bytes.copy_within(ip..ip + header_len, start);
+    transport::restore(&mut bytes[start..payload.start], opened.next_header, payload.len())
+        .map_err(|_| DropReason::InnerMalformed)?;
+    Ok(start..payload.end)
+}
+
+/// The headers of an opened packet, if its SA is for such packets.
+pub(crate) fn tunnel_check(entry: &mut InboundEntry, packet: &[u8]) -> Result<Inner, DropReason> {
+    let inner = flow::parse_inner(packet).map_err(|_| DropReason::InnerMalformed)?;
+    if entry.sa.admits(&inner) { Ok(inner) } else { Err(DropReason::TunnelCheck) }
 }
 
 /// What an SA refuses a packet for, in the words of this appliance's drops.

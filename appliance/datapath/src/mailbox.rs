@@ -14,7 +14,7 @@ use crate::sas::{InboundEntry, OutboundEntry};
 use cluster::dpt::Tables;
 use cluster::fabric::Fabric;
 use cluster::id::MemberId;
-use cluster::member::EntryKey;
+use cluster::member::{EntryKey, NumberSource};
 use cluster::vcrt::Route;
 use core::net::{IpAddr, SocketAddr};
 use ipsec::Spi;
@@ -143,6 +143,30 @@ pub enum Command {
         cursor: usize,
         /// An empty page whose capacity says how many are wanted.
         page: Vec<(EntryKey, Route)>,
+    },
+    /// Take the numbers of an outbound SA from there from now on.
+    SetNumbers {
+        /// Whose SA.
+        peer: PeerId,
+        /// The peer's SPI.
+        spi: Spi,
+        /// The SPI of the inbound half, by which members name it.
+        child: Spi,
+        /// Where from.
+        source: NumberSource,
+        /// The client's replay window that the sequencer counts with, in packets.
+        window_packets: u32,
+    },
+    /// Use these numbers of an outbound SA, too.
+    GrantNumbers {
+        /// Whose SA.
+        peer: PeerId,
+        /// The peer's SPI.
+        spi: Spi,
+        /// The first number.
+        first: u64,
+        /// How many.
+        count: u64,
     },
     /// Forget every packet number seen, on SAs without IKE. For benchmarks that send one capture again and again.
     ResetWindows,

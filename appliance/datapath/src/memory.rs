@@ -102,16 +102,28 @@ pub struct Wire {
     incoming: Lane,
     outgoing: Lane,
     depth: usize,
+    /// Where a core takes memory from for what it makes by itself.
+    spare: Option<Pool>,
 }
 
 impl Wire {
+    /// The same end, with memory for what a core makes by itself.
+    #[must_use]
+    pub fn with_spare(self, pool: Pool) -> Wire {
+        Wire { spare: Some(pool), ..self }
+    }
+
     /// Both ends of a new cable.
     pub fn pair(depth: usize) -> (Wire, Wire) {
         // At its full size from the start: what is measured on it shall not see it grow.
         let lane = || Lane::new(Mutex::new(VecDeque::with_capacity(depth)));
         let (there, back) = (lane(), lane());
-        let end =
-            |incoming: &Lane, outgoing: &Lane| Wire { incoming: incoming.clone(), outgoing: outgoing.clone(), depth };
+        let end = |incoming: &Lane, outgoing: &Lane| Wire {
+            incoming: incoming.clone(),
+            outgoing: outgoing.clone(),
+            depth,
+            spare: None,
+        };
         (end(&there, &back), end(&back, &there))
     }
 }
@@ -127,6 +139,11 @@ impl PortQueue for Wire {
         let mut lane = locked(&self.incoming);
         let count = lane.len().min(burst.remaining_capacity());
         burst.extend(lane.drain(..count));
+    }
+
+    fn spare(&mut self, len: usize) -> Option<Frame> {
+        let mut frame = self.spare.as_ref()?.frame(&[])?;
+        frame.append(len).then_some(frame)
     }
 
     fn transmit(&mut self, burst: &mut Burst<Frame>) {

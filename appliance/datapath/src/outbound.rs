@@ -17,7 +17,7 @@ use crate::sas::OutboundEntry;
 use ipsec::Spi;
 use ipsec::iv::IvGenerator;
 use ipsec::outbound::{OutboundError, Overhead, Sealed};
-use ipsec::sa::{Direction, PeerId};
+use ipsec::sa::{Direction, Mode, PeerId};
 use ipsec::spd::Action;
 use ipsec::time::Instant;
 use wire::flow::{self, Inner};
@@ -93,7 +93,12 @@ impl<Q: PortQueue> DataCore<Q> {
         for packet in plain {
             match self.choose_sa(&packet, now) {
                 Choice::Sa { peer, spi, home, inner_mtu } => {
+                    let hash = packet.hash;
                     let Some(seal) = self.prepare(packet, peer, spi, inner_mtu) else { continue };
+                    if let Some(owner) = self.encrypts_elsewhere(&(peer, spi)) {
+                        self.relay_to_seal(seal.packet, owner, hash, now);
+                        continue;
+                    }
                     if home == self.handover.own() {
                         own.push(seal);
                     } else {
@@ -165,29 +170,38 @@ impl<Q: PortQueue> DataCore<Q> {
         Some(SealPacket { packet, peer, spi, is_made: false })
     }
 
-    /// Seals a burst whose SAs have their home here, in order, and sends it.
+    /// Seals a burst whose SAs have their home here, in order, and sends it. What has no number yet waits.
     pub(crate) fn seal(&mut self, burst: Burst<SealPacket<Q::Buffer>>, now: Instant) {
-        for SealPacket { mut packet, peer, spi, is_made } in burst {
-            let Some(entry) = self.sas.outbound.get_mut(peer, spi) else {
-                self.drops.end(packet, DropReason::NoOutboundSa);
-                continue;
-            };
-            let remote = entry.remote;
-            let sealed = encapsulate(entry, &mut self.ivs, &mut packet);
-            let soft = sealed.is_ok_and(|sealed| sealed.soft_reached);
-            let hard = matches!(sealed, Err(OutboundError::HardLimit | OutboundError::SequenceExhausted));
-            entry.notes.note(sealed.is_ok(), soft, hard);
-            if entry.notes.has_news() {
-                let (name, events) = (entry.name(), &mut self.mailbox.events);
-                entry.notes.tell(name, |event| events.push(event).is_ok());
+        for packet in burst {
+            if let Some(packet) = self.wait_for_number(packet, now) {
+                self.seal_one(packet, now);
             }
-            entry.publish();
-            match sealed {
-                Ok(_) if is_made => self.send_made_towards(remote, packet, now),
-                Ok(_) => self.send_towards(remote, packet, now),
-                Err(error) => {
-                    self.drops.end(packet, reason_of(error));
-                    self.ask_for_ivs(error);
+        }
+    }
+
+    pub(crate) fn seal_one(&mut self, packet: SealPacket<Q::Buffer>, now: Instant) {
+        let SealPacket { mut packet, peer, spi, is_made } = packet;
+        let Some(entry) = self.sas.outbound.get_mut(peer, spi) else {
+            return self.drops.end(packet, DropReason::NoOutboundSa);
+        };
+        let remote = entry.remote;
+        let sealed = encapsulate(entry, &mut self.ivs, &mut packet);
+        let soft = sealed.is_ok_and(|sealed| sealed.soft_reached);
+        let hard = matches!(sealed, Err(OutboundError::HardLimit | OutboundError::SequenceExhausted));
+        entry.notes.note(sealed.is_ok(), soft, hard);
+        if entry.notes.has_news() {
+            let (name, events) = (entry.name(), &mut self.mailbox.events);
+            entry.notes.tell(name, |event| events.push(event).is_ok());
+        }
+        entry.publish();
+        match sealed {
+            Ok(_) if is_made => self.send_made_towards(remote, packet, now),
+            Ok(_) => self.send_towards(remote, packet, now),
+            Err(error) => {
+                self.drops.end(packet, reason_of(error));
+                self.ask_for_ivs(error);
+                if matches!(error, OutboundError::MarkReached | OutboundError::NoNumber) {
+                    self.numbers_wanted((peer, spi), now);
                 }
             }
         }
@@ -212,7 +226,10 @@ fn encapsulate<B: PacketBuffer>(
     if !packet.prepend(before) || !packet.append(after) {
         return Err(OutboundError::WrongRoom);
     }
-    sealing.encapsulate(ivs, packet.bytes_mut(), inner_len)
+    match entry.shared.parameters().mode {
+        Mode::Tunnel => sealing.encapsulate(ivs, packet.bytes_mut(), inner_len),
+        Mode::Transport => sealing.encapsulate_transport(ivs, packet.bytes_mut(), inner_len),
+    }
 }
 
 /// What an SA refuses a packet for, in the words of this appliance's drops.

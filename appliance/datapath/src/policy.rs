@@ -8,7 +8,7 @@ use wire::flow::FlowKey;
 use wire::{Fragment, protocol};
 
 /// A port of a DVIPA that clients may speak to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Service {
     /// The DVIPA.
     pub address: IpAddr,

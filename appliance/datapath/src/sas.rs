@@ -12,7 +12,7 @@ use ipsec::Spi;
 use ipsec::esp::Authentic;
 use ipsec::inbound::{InboundError, InboundSa, InboundShared, Opened};
 use ipsec::outbound::{OutboundSa, OutboundShared};
-use ipsec::sa::PeerId;
+use ipsec::sa::{Mode, PeerId};
 use ipsec::sad::Sad;
 use ipsec::selector::TrafficSelector;
 use ipsec::time::Instant;
@@ -20,7 +20,7 @@ use std::collections::HashMap;
 use std::hash::RandomState;
 use std::sync::Arc;
 use wire::Fragment;
-use wire::flow::FlowKey;
+use wire::flow::{FlowKey, Inner};
 
 /// What one core has counted of one SA, for whoever reports. One core writes it.
 #[derive(Debug, Default)]
@@ -175,6 +175,14 @@ impl InboundEntry {
         self.notes.note(false, *charged == Ok(true), *charged == Err(InboundError::HardLimit));
         self.publish();
         self.tell_news(mailbox);
+    }
+
+    /// How many bytes of the SA's lifesize a packet takes: all of it in a tunnel, its payload in transport mode.
+    pub fn lifesize_of(&self, inner: &Inner) -> usize {
+        match self.sa.shared().parameters().mode {
+            Mode::Tunnel => inner.total_len,
+            Mode::Transport => inner.total_len - inner.header_len,
+        }
     }
 
     /// The owner of its address has authenticated a packet with this number.
@@ -404,6 +412,12 @@ impl OutboundSas {
     /// The identity that the peer of an SA has shown.
     pub fn identity_of(&self, entry: &OutboundEntry) -> Identity {
         Identity::new(self.identities.hash_one(&*entry.shared.parameters().peer_name))
+    }
+
+    /// The home core of a certain SA.
+    pub fn home(&self, peer: PeerId, spi: Spi) -> Option<usize> {
+        let mut entries = self.by_peer.get(&peer)?.iter();
+        entries.find(|entry| entry.shared.parameters().spi == spi).map(|entry| entry.home)
     }
 
     /// One certain SA, to seal with.

@@ -42,7 +42,7 @@ impl<Q: PortQueue> DataCore<Q> {
             Kind::Esp => self.open_accepted(packet, &accepted, now),
             Kind::Plain => self.deliver_plain(packet, accepted, now),
             Kind::ToSeal => self.seal_accepted(packet, &accepted, now),
-            Kind::NumberRequest | Kind::NumberGrant => self.drops.end(packet, DropReason::TrustedNotServed),
+            Kind::NumberRequest | Kind::NumberGrant => self.take_numbers(packet, &accepted, now),
         }
     }
 

@@ -5,14 +5,14 @@ use super::steering_flow;
 use crate::buffer::{PacketBuffer, PortQueue};
 use crate::core::DataCore;
 use crate::drops::DropReason;
-use crate::inbound::{bytes_of, conclude, cut, find_mut, reason_of, unknown};
+use crate::inbound::{bytes_of, conclude, cut, find_mut, reason_of, tunnel_check, uncover, unknown};
 use crate::outer::EspPlace;
 use crate::packet::EspPacket;
 use cluster::fabric::Processing;
 use core::ops::Range;
+use ipsec::ecn;
 use ipsec::esp::Authentic;
-use ipsec::inbound::Opened;
-use ipsec::sa::PeerId;
+use ipsec::sa::{Mode, PeerId};
 use ipsec::time::Instant;
 use wire::flow::{self, FlowKey, Inner};
 use wire::{Fragment, icmp, protocol};
@@ -20,7 +20,7 @@ use wire::{Fragment, icmp, protocol};
 /// Where an authenticated packet lies.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Body {
-    /// The frame is as it came. Its inner packet lies in this core's copy, here.
+    /// The frame is as it came. The packet that it protects lies in this core's copy, here.
     Copied(Range<usize>),
     /// The frame is as it came, and the copy is on another core.
     Sealed,
@@ -69,27 +69,30 @@ impl<Q: PortQueue> DataCore<Q> {
 
     fn check_copy(&mut self, packet: EspPacket<Q::Buffer>, now: Instant) -> Judged<Q::Buffer> {
         let Some(part) = &mut self.part else { return Err((packet, DropReason::NotOwner)) };
-        let esp = &packet.frame.bytes()[bytes_of(&packet.place)];
-        let Some(copy) = part.scratch.get_mut(..esp.len()) else { return Err((packet, DropReason::RelayTooBig)) };
-        copy.copy_from_slice(esp);
+        let (ip, end) = (usize::from(packet.place.ip), usize::from(packet.place.end));
+        let outer = &packet.frame.bytes()[ip..end];
+        let Some(copy) = part.scratch.get_mut(..outer.len()) else { return Err((packet, DropReason::RelayTooBig)) };
+        copy.copy_from_slice(outer);
         let Some(entry) = find_mut(&mut self.sas, &packet.place) else {
             let reason = unknown(packet.place.spi);
             return Err((packet, reason));
         };
-        let opened = entry.sa.authenticate(copy);
+        let esp = usize::from(packet.place.start) - ip;
+        let opened = entry.sa.authenticate(&mut copy[esp..]);
         conclude(entry, &mut self.mailbox, &opened, &packet, now);
+        let mode = entry.sa.shared().parameters().mode;
         let judged = opened.map_err(reason_of).and_then(|opened| {
-            let inner = flow::parse_inner(&copy[opened.inner.clone()]).map_err(|_| DropReason::InnerMalformed)?;
-            if entry.sa.admits(&inner) { Ok((opened, inner)) } else { Err(DropReason::TunnelCheck) }
+            let range = uncover(mode, copy, 0, esp, &opened)?;
+            let inner = tunnel_check(entry, &copy[range.clone()])?;
+            Ok((opened.proof, range, inner))
         });
         let peer = entry.sa.shared().parameters().peer;
-        let judged = judged.and_then(|(opened, inner)| {
-            let flow = self.serviced(peer, &inner, Source::Scratch(opened.inner.clone()), now)?;
-            Ok((opened, inner, flow))
+        let judged = judged.and_then(|(proof, range, inner)| {
+            let flow = self.serviced(peer, &inner, Source::Scratch(range.clone()), now)?;
+            Ok((proof, range, inner, flow))
         });
         match judged {
-            Ok((opened, inner, flow)) => {
-                let Opened { inner: range, proof, .. } = opened;
+            Ok((proof, range, inner, flow)) => {
                 let EspPacket { frame, place } = packet;
                 let hash = flow.symmetric_hash(&self.seed);
                 Ok(Checked { frame, place, body: Body::Copied(range), inner, flow, hash, peer, proof })
@@ -109,14 +112,16 @@ impl<Q: PortQueue> DataCore<Q> {
             Ok(opened) => opened,
             Err(reason) => return Err((packet, reason)),
         };
-        let start = usize::from(packet.place.start);
-        cut(&mut packet.frame, start + opened.inner.start..start + opened.inner.end);
-        let inner = match flow::parse_inner(packet.frame.bytes()) {
-            Ok(inner) if entry.sa.admits(&inner) => inner,
-            Ok(_) => return Err((packet, DropReason::TunnelCheck)),
-            Err(_) => return Err((packet, DropReason::InnerMalformed)),
+        let mode = entry.sa.shared().parameters().mode;
+        let (ip, esp) = (usize::from(packet.place.ip), usize::from(packet.place.start));
+        let judged = uncover(mode, packet.frame.bytes_mut(), ip, esp, &opened)
+            .and_then(|range| tunnel_check(entry, &packet.frame.bytes()[range.clone()]).map(|inner| (range, inner)));
+        let (range, inner) = match judged {
+            Ok(judged) => judged,
+            Err(reason) => return Err((packet, reason)),
         };
-        if ipsec::ecn::combine(packet.place.ecn, packet.frame.bytes_mut()).is_err() {
+        cut(&mut packet.frame, range);
+        if mode == Mode::Tunnel && ecn::combine(packet.place.ecn, packet.frame.bytes_mut()).is_err() {
             return Err((packet, DropReason::Congested));
         }
         let peer = entry.sa.shared().parameters().peer;

@@ -8,6 +8,7 @@ use crate::inbound::{cut, find_mut, open_one, reason_of};
 use crate::packet::{EspPacket, Handed, InnerPacket, Proof};
 use ipsec::ecn;
 use ipsec::inbound::Carried;
+use ipsec::sa::Mode;
 use ipsec::time::Instant;
 use wire::flow::FlowKey;
 
@@ -35,17 +36,18 @@ impl<Q: PortQueue> DataCore<Q> {
             Body::Sealed => return self.open_routed(EspPacket { frame, place }, Some(flow), now),
             Body::Opened => {}
             Body::Copied(range) => {
-                let at = usize::from(place.start) + range.start..usize::from(place.start) + range.end;
+                let at = usize::from(place.ip) + range.start..usize::from(place.ip) + range.end;
                 if let Some(part) = &self.part {
                     frame.bytes_mut()[at.clone()].copy_from_slice(&part.scratch[range]);
                 }
                 cut(&mut frame, at);
-                if ecn::combine(place.ecn, frame.bytes_mut()).is_err() {
+                let is_tunnel = entry.sa.shared().parameters().mode == Mode::Tunnel;
+                if is_tunnel && ecn::combine(place.ecn, frame.bytes_mut()).is_err() {
                     return self.drops.end(frame, DropReason::Congested);
                 }
             }
         }
-        let charged = entry.sa.charge(frame.bytes().len());
+        let charged = entry.sa.charge(entry.lifesize_of(&inner));
         entry.charged(&charged, &mut self.mailbox);
         if let Err(error) = charged {
             return self.drops.end(frame, reason_of(error));

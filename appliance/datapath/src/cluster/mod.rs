@@ -26,10 +26,12 @@ mod commands;
 mod deliver;
 mod distribute;
 mod fragments;
+pub(crate) mod numbers;
 mod plain;
 mod relay;
 pub mod reports;
 mod reset;
+mod tally;
 mod trusted;
 
 use crate::buffer::PortQueue;
@@ -45,6 +47,7 @@ use fragments::Fragments;
 use ipsec::time::Instant;
 use reports::Report;
 use std::sync::Arc;
+use tally::Tally;
 use wire::Fragment;
 use wire::flow::{FlowKey, FlowSeed, Inner};
 
@@ -89,6 +92,8 @@ pub(crate) struct Part {
     pub fragments: Fragments,
     /// Where a copy of a packet is authenticated that goes on as it came.
     pub scratch: Box<[u8]>,
+    /// As a target: how many connections each service has here.
+    pub tally: Tally,
     /// The DVIPAs that this appliance owns, in which epoch, and since when this core knows.
     owned: Vec<(IpAddr, Epoch, Instant)>,
 }
@@ -103,6 +108,7 @@ impl Part {
             vcrt: Vcrt::new(entries_v4, entries_v6),
             fragments: Fragments::new(fragments),
             scratch: vec![0; packet_len].into_boxed_slice(),
+            tally: Tally::new(),
             owned: Vec::new(),
         }
     }

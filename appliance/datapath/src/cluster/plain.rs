@@ -31,7 +31,7 @@ impl<Q: PortQueue> DataCore<Q> {
         if !entry.sa.admits(&inner) {
             return self.drops.end(bytes, DropReason::TunnelCheck);
         }
-        let charged = entry.sa.charge(inner.total_len);
+        let charged = entry.sa.charge(entry.lifesize_of(&inner));
         entry.charged(&charged, &mut self.mailbox);
         entry.heard_of(accepted.number(), now);
         if let Err(error) = charged {

@@ -4,7 +4,7 @@ use super::check::{Body, Checked};
 use crate::buffer::{PacketBuffer, PortQueue};
 use crate::core::DataCore;
 use crate::drops::DropReason;
-use crate::forwarding::{PortRole, send};
+use crate::forwarding::{PortRole, Send, send, send_made};
 use crate::inbound::{cut, find};
 use crate::packet::EspPacket;
 use cluster::fabric::FabricTarget;
@@ -59,7 +59,16 @@ impl<Q: PortQueue> DataCore<Q> {
     }
 
     /// Puts a packet behind a frame's headers and sends it to a member.
-    pub(super) fn relay(&mut self, mut packet: Q::Buffer, to: MemberId, repr: &Repr, now: Instant) {
+    pub(super) fn relay(&mut self, packet: Q::Buffer, to: MemberId, repr: &Repr, now: Instant) {
+        self.relay_by(packet, to, repr, now, send);
+    }
+
+    /// The same for a packet that this core made.
+    pub(super) fn relay_made(&mut self, packet: Q::Buffer, to: MemberId, repr: &Repr, now: Instant) {
+        self.relay_by(packet, to, repr, now, send_made);
+    }
+
+    fn relay_by(&mut self, mut packet: Q::Buffer, to: MemberId, repr: &Repr, now: Instant, send: Send<Q>) {
         let Some(path) = self.path_to(to) else { return self.drops.end(packet, DropReason::NoRoute) };
         let (port, mac) = match self.forwarding.way(path.dst) {
             Ok((port, mac)) => (usize::from(port.0), mac),

@@ -1,5 +1,6 @@
 //! What a core tells of routed connections, in a ring of its own.
 
+use crate::policy::Service;
 use cluster::id::{ChildId, Incarnation, MemberId};
 use cluster::member::EntryKey;
 
@@ -19,6 +20,13 @@ pub enum Report {
         /// Since which start.
         incarnation: Incarnation,
     },
+    /// As a target: how many connections this core has of a service, since that has changed.
+    Active {
+        /// Of which service.
+        service: Service,
+        /// How many live ones.
+        connections: u32,
+    },
     /// A packet waits for a number of this SA.
     NumbersWanted(ChildId),
     /// As the owner: a packet met a seal.
@@ -30,7 +38,11 @@ impl Report {
     pub const fn is_told_again(&self) -> bool {
         match self {
             Report::Stopped(_) => false,
-            Report::Alive(_) | Report::Unverified { .. } | Report::NumbersWanted(_) | Report::SealMet(_) => true,
+            Report::Alive(_)
+            | Report::Unverified { .. }
+            | Report::Active { .. }
+            | Report::NumbersWanted(_)
+            | Report::SealMet(_) => true,
         }
     }
 }

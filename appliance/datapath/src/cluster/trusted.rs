@@ -117,7 +117,12 @@ impl<Q: PortQueue> DataCore<Q> {
                 peek_inner(&self.sas, packet.frame.bytes(), &place)?
             }
             Kind::Plain => Some(flow::parse_inner(packet.payload()).map_err(|_| DropReason::FrameMalformed)?),
-            Kind::ToSeal | Kind::NumberRequest | Kind::NumberGrant => None,
+            Kind::NumberRequest | Kind::NumberGrant => {
+                let sa = self.numbers.of_child(packet.repr.dvipa, packet.repr.spi);
+                let home = sa.and_then(|(peer, spi)| self.sas.outbound.home(peer, spi));
+                return home.ok_or(DropReason::FrameSa);
+            }
+            Kind::ToSeal => None,
         };
         Ok(inner.map_or(here, |inner| self.owner_of(steering_flow(&inner).symmetric_hash(&self.seed))))
     }

@@ -147,7 +147,7 @@ proptest! {
                 }
                 Step::Wait { seconds } => {
                     now = now.saturating_add(Duration::from_secs(seconds));
-                    table.sweep(now, capacity, poor_hash, |peer| peer == GONE, |_| unreachable!("nothing is routed here"));
+                    table.sweep(now, capacity, poor_hash, |peer| peer == GONE, |_| unreachable!("nothing is routed here"), |_| unreachable!("nothing is routed here"));
                     model.retain(|flow, known| {
                         let soon = if known.peer == GONE { Duration::from_secs(240) } else { Duration::MAX };
                         now.saturating_since(known.seen) <= known.patience(flow.protocol).min(soon)
@@ -175,7 +175,7 @@ fn a_sweep_looks_at_no_more_entries_than_it_may() {
     }
     let later = Instant::from_secs(1_000);
     for swept in 1..=4 {
-        table.sweep(later, 10, |flow| u64::from(flow.src_port), |_| false, |_| false);
+        table.sweep(later, 10, |flow| u64::from(flow.src_port), |_| false, |_| false, |_| ());
         assert_eq!(table.len(), 40 - swept * 10);
     }
 }
@@ -210,7 +210,7 @@ fn swept(table: &mut Connections, now: Instant, has_room: bool, gone: bool) -> V
         told.push(key);
         has_room
     };
-    table.sweep(now, 4, poor_hash, |_| gone, tell);
+    table.sweep(now, 4, poor_hash, |_| gone, tell, |_| ());
     told
 }
 

@@ -42,6 +42,7 @@ pub struct SaSpec {
     pub spi_out: u32,
     /// The client's UDP port, where it sends ESP in UDP.
     pub udp_port: Option<u16>,
+    pub mode: Mode,
     pub cipher: Cipher,
     pub esn: bool,
     pub window_packets: u32,
@@ -67,6 +68,7 @@ impl Default for SaSpec {
             spi_in: 0xc000_0001,
             spi_out: 0xd000_0001,
             udp_port: None,
+            mode: Mode::Tunnel,
             cipher: Cipher::AesGcm128,
             esn: false,
             window_packets: 128,
@@ -104,7 +106,7 @@ impl SaSpec {
             remote: if is_client { dvipa } else { remote },
             spi: Spi::new(spi).unwrap(),
             direction,
-            mode: Mode::Tunnel,
+            mode: self.mode,
             encapsulation: if self.udp_port.is_some() { udp } else { Encapsulation::None },
             cipher: self.cipher,
             key: SaKey::from_keymat(self.cipher, &self.keymat(spi)).unwrap(),
@@ -203,7 +205,11 @@ impl Client {
         let mut packet = vec![0; room.before];
         packet.extend_from_slice(inner);
         packet.resize(room.before + inner.len() + tfc + room.after, 0);
-        let _ = self.out.encapsulate(&mut self.ivs, &mut packet, inner.len() + tfc).unwrap();
+        let sealed = match self.spec.mode {
+            Mode::Tunnel => self.out.encapsulate(&mut self.ivs, &mut packet, inner.len() + tfc),
+            Mode::Transport => self.out.encapsulate_transport(&mut self.ivs, &mut packet, inner.len()),
+        };
+        let _ = sealed.unwrap();
         packet
     }
 
@@ -275,6 +281,12 @@ impl Client {
         }
         let start = self.esp_start();
         let opened = self.back.open(&mut packet[start..])?;
+        if self.spec.mode == Mode::Transport {
+            let mut inner = packet[..start].to_vec();
+            ipsec::transport::restore(&mut inner, opened.next_header, opened.inner.len()).unwrap();
+            inner.extend_from_slice(&packet[start..][opened.inner.clone()]);
+            return Ok(Answer { inner, sequence: opened.sequence() });
+        }
         assert_eq!(opened.next_header, esp::NEXT_HEADER_IPV4);
         Ok(Answer { inner: packet[start..][opened.inner.clone()].to_vec(), sequence: opened.sequence() })
     }

@@ -71,6 +71,8 @@ pub struct Cluster {
     pub processing: Processing,
     pub encapsulation: Encapsulation,
     pub is_settling: bool,
+    /// How far apart the members begin to number new SAs.
+    pub numbers_apart: u64,
     /// Frames between members that are not delivered, but kept.
     pub intercepted: Option<Vec<(usize, Vec<u8>)>>,
     spread: usize,
@@ -101,6 +103,7 @@ impl Cluster {
             processing: Processing::Target,
             encapsulation: Encapsulation::Gre,
             is_settling: false,
+            numbers_apart: 1_000,
             intercepted: None,
             spread: 0,
         };
@@ -185,7 +188,7 @@ impl Cluster {
                 let entry = InboundEntry::new(Arc::clone(&inbound), spec.inner_mtu, notes, Arc::clone(&totals), core);
                 self.members[at].command(core, Command::InstallInbound(Box::new(entry.processed_at(processing))));
                 // Each member numbers from another place: what the test looks at is not the client's window.
-                let first = 1 + 1_000 * at as u64;
+                let first = 1 + self.numbers_apart * at as u64;
                 let numbers = || OutboundSa::new(Arc::clone(&outbound), first, OuterPolicy::default());
                 let entry = OutboundEntry {
                     shared: Arc::clone(&outbound),
@@ -319,9 +322,17 @@ impl Cluster {
 
     pub fn settle(&mut self) {
         for _ in 0..ROUNDS_MAX {
-            self.members.iter_mut().for_each(Bench::settle);
-            if !self.carry() {
-                return;
+            let mut busy = false;
+            for bench in &mut self.members {
+                busy |= (0..bench.cores()).fold(false, |busy, core| bench.poll(core) | busy);
+            }
+            busy |= self.carry();
+            // What waits for a frame that is kept back waits on.
+            let is_held = self.intercepted.is_none() && self.members.iter().any(|bench| bench.balance().held > 0);
+            match (busy, is_held) {
+                (true, _) => {}
+                (false, true) => self.advance(Duration::from_millis(1)),
+                (false, false) => return,
             }
         }
         panic!("the cluster does not come to rest");

@@ -138,6 +138,7 @@ impl Bench {
             capacity: setup.capacity,
             timeouts: setup.timeouts,
         };
+        let pool = Pool::new(setup.pool_frames, setup.frame_len);
         let rigs = mesh(setup.cores, setup.capacity.handover).into_iter().enumerate().map(|(number, handover)| {
             let (mailbox, control) = mailbox();
             let (network, network_far) = Wire::pair(setup.link_frames);
@@ -149,7 +150,7 @@ impl Bench {
             let trusted = setup.member.map(|member| {
                 let (trusted, far) = Wire::pair(setup.link_frames);
                 let facts = facts(TRUSTED, PortRole::Trusted, cluster::trusted_mac(member), setup.trusted_mtu, None);
-                ports.push(CorePort::new(facts, trusted));
+                ports.push(CorePort::new(facts, trusted.with_spare(pool.clone())));
                 far
             });
             let sender = number as u64 + 16 * setup.member.map_or(0, |member| u64::from(member.0));
@@ -171,7 +172,7 @@ impl Bench {
         let mut bench = Bench {
             rigs: rigs.collect(),
             outside: Outside::default(),
-            pool: Pool::new(setup.pool_frames, setup.frame_len),
+            pool: pool.clone(),
             now: Instant::from_secs(1_000),
             vlan: setup.vlan,
             draining: true,
