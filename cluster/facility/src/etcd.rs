@@ -16,9 +16,6 @@ use crate::file::{at, read_secret};
 use crate::settings::{EtcdSettings, StartError, TlsSettings};
 use crate::worker::Store;
 
-/// How long an endpoint may take to show that it can be used, before the next is tried.
-const PROBE_LIMIT: Duration = Duration::from_millis(500);
-
 /// The longest reply that is taken: a page of records is far shorter.
 const REPLY_BYTES_MAX: usize = 64 << 20;
 
@@ -30,6 +27,8 @@ pub struct Etcd {
     endpoints: Vec<String>,
     prefix: String,
     options: ConnectOptions,
+    /// How long an endpoint may take to show that it can be used, before the next is tried.
+    probe_limit: Duration,
     connection: Option<Connection>,
     /// Which endpoint is tried next.
     next: usize,
@@ -42,9 +41,11 @@ struct Connection {
 }
 
 impl Etcd {
-    /// Checks everything that can be checked without etcd.
-    pub fn new(settings: &EtcdSettings) -> Result<Etcd, StartError> {
-        let mut options = ConnectOptions::new().with_connect_timeout(PROBE_LIMIT);
+    /// Checks everything that can be checked without etcd. `limit` is how long a request may take: time for each endpoint
+    /// to be tried once.
+    pub fn new(settings: &EtcdSettings, limit: Duration) -> Result<Etcd, StartError> {
+        let probe_limit = limit / u32::try_from(settings.endpoints.len()).unwrap_or(u32::MAX).max(1);
+        let mut options = ConnectOptions::new().with_connect_timeout(probe_limit);
         if let Some(tls) = &settings.tls {
             options = options.with_tls(tls_options(tls)?);
         }
@@ -52,6 +53,7 @@ impl Etcd {
             endpoints: settings.endpoints.clone(),
             prefix: settings.names_begin_with()?,
             options,
+            probe_limit,
             connection: None,
             next: 0,
         };
@@ -71,14 +73,14 @@ impl Etcd {
         let mut why = String::new();
         for _ in 0..self.endpoints.len() {
             let endpoint = self.endpoints[self.next % self.endpoints.len()].clone();
-            match tokio::time::timeout(PROBE_LIMIT, self.connect_to(&endpoint)).await {
+            match tokio::time::timeout(self.probe_limit, self.connect_to(&endpoint)).await {
                 Ok(Ok(connection)) => {
                     let records = connection.records.clone();
                     self.connection = Some(connection);
                     return Ok(records);
                 }
                 Ok(Err(error)) => why = format!("{endpoint}: {}", causes(&error)),
-                Err(_) => why = format!("{endpoint}: no answer within {PROBE_LIMIT:?}"),
+                Err(_) => why = format!("{endpoint}: no answer within {:?}", self.probe_limit),
             }
             self.next = self.next.wrapping_add(1);
         }
@@ -201,10 +203,18 @@ fn tls_options(settings: &TlsSettings) -> Result<TlsOptions, StartError> {
     Ok(options)
 }
 
-/// An error with all its causes: what the client says alone is often no more than "transport error".
-fn causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
+/// What went wrong, for an operator. Of what etcd or the transport says, the client's own text repeats everything twice.
+fn causes(error: &etcd_client::Error) -> String {
+    match error {
+        etcd_client::Error::GRpcStatus(status) => {
+            with_causes(status.message().to_owned(), std::error::Error::source(status))
+        }
+        other => with_causes(other.to_string(), std::error::Error::source(other)),
+    }
+}
+
+/// An error with all its causes: what the first of them says is often no more than "transport error".
+fn with_causes(mut text: String, mut cause: Option<&dyn std::error::Error>) -> String {
     while let Some(deeper) = cause {
         let said = deeper.to_string();
         if !text.contains(&said) {

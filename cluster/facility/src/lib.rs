@@ -88,7 +88,7 @@ impl Facility {
                 worker.spawn(store)
             }
             #[cfg(feature = "etcd")]
-            Backend::Etcd(etcd) => worker.spawn(etcd::Etcd::new(&etcd)?),
+            Backend::Etcd(etcd) => worker.spawn(etcd::Etcd::new(&etcd, limit)?),
             #[cfg(not(feature = "etcd"))]
             Backend::Etcd(_) => return Err(StartError::NoEtcd),
         }
