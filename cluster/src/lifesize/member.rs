@@ -5,7 +5,7 @@ use core::time::Duration;
 use ipsec::lifetime::Limits;
 use ipsec::time::Instant;
 
-use super::{Amount, Percentage, Report, whole};
+use super::{Amount, PACKET_BYTES_MAX, Percentage, Report, whole};
 
 /// When a member speaks though nothing forces it to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -130,14 +130,15 @@ impl MemberLedger {
     }
 
     /// How much of the pool this member can do without: it has long been idle. The caller takes up to so much out of the
-    /// pool for good, and tells [`returned`](Self::returned) what it could take. A quarter of the last grant stays, for
-    /// the next packet.
+    /// pool for good, and tells [`returned`](Self::returned) what it could take. A quarter of the last grant stays, and
+    /// room for a packet.
     #[must_use]
     pub fn poll_return(&self, now: Instant) -> Option<Amount> {
         if self.is_trimmed || now.saturating_since(self.used_at) < self.times.idle_after {
             return None;
         }
-        let keep = Amount { bytes: self.headroom.bytes / 4, packets: self.headroom.packets / 4 };
+        let keep = Amount { bytes: self.headroom.bytes / 4, packets: self.headroom.packets / 4 }
+            .max(Amount { bytes: PACKET_BYTES_MAX, packets: 1 });
         let limited = |limits: Limits, amount| if limits == Limits::NONE { 0 } else { amount };
         let spare = self.left().less(keep);
         let spare = Amount { bytes: limited(self.bytes, spare.bytes), packets: limited(self.packets, spare.packets) };
@@ -163,12 +164,15 @@ impl MemberLedger {
         self.ceiling
     }
 
-    /// Half of what was there when the last ceiling came, or was left after a return, is used.
+    /// Half of what was there when the last ceiling came, or was left after a return, is used; or the longest packet does
+    /// not fit any more, however small the last grant was.
     fn wants(&self) -> bool {
         let left = self.left();
-        let is_used = |limits: Limits, left: u64, headroom: u64| limits != Limits::NONE && left <= headroom / 2;
-        is_used(self.bytes, left.bytes, self.headroom.bytes)
-            || is_used(self.packets, left.packets, self.headroom.packets)
+        let is_low = |limits: Limits, left: u64, headroom: u64, least: u64| {
+            limits != Limits::NONE && (left <= headroom / 2 || left < least)
+        };
+        is_low(self.bytes, left.bytes, self.headroom.bytes, PACKET_BYTES_MAX)
+            || is_low(self.packets, left.packets, self.headroom.packets, 1)
     }
 
     fn say(&mut self, now: Instant) -> Report {

@@ -247,6 +247,15 @@ fn half_a_grant_used_asks_for_the_next_until_it_comes() {
 }
 
 #[test]
+fn a_grant_too_small_for_a_packet_asks_for_more() {
+    let mut member = member_ledger(10 * MIB, MemberTimes::default());
+    member.observe(at(0), bytes(10 * MIB - 500));
+    assert!(member.poll_report(at(0), Percentage::MAX).unwrap().wants);
+    assert!(member.handle_ceiling(Amount { bytes: 10 * MIB + 200, packets: u64::MAX }).is_some());
+    assert!(member.poll_report(at(1), Percentage::MAX).unwrap().wants, "700 bytes are more than half of 700");
+}
+
+#[test]
 fn an_idle_member_returns_what_it_can_do_without_once_for_each_grant() {
     let mut member = member_ledger(8 * MIB, MemberTimes::default());
     member.observe(at(0), bytes(1));
