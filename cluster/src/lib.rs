@@ -18,6 +18,7 @@ pub mod frame;
 pub mod id;
 pub mod lifesize;
 pub mod member;
+pub mod message;
 pub mod sequence;
 pub mod shadow;
 pub mod shadow_codec;

@@ -13,11 +13,13 @@ use crate::id::{ChildId, Epoch, Incarnation, MemberId};
 use crate::shadow::ShadowSa;
 
 /// A connection as members name it: whose it is, and from where to where, seen from the client.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub struct EntryKey {
     /// Whose.
+    #[serde(with = "crate::message::peer_as_wire")]
     pub peer: PeerId,
     /// From the client to the service.
+    #[serde(with = "crate::message::flow_as_wire")]
     pub flow: FlowKey,
 }
 
@@ -72,6 +74,8 @@ pub struct Settings {
     pub shadow_patience: Duration,
     /// How long a member may be silent before it is believed lost.
     pub silence: Duration,
+    /// How long an owner may be silent before its targets stop sending on its SAs. Longer than a takeover takes.
+    pub owner_silence: Duration,
 }
 
 /// A member as the configuration has it.
@@ -229,6 +233,32 @@ pub enum Action {
         /// Which address.
         dvipa: IpAddr,
     },
+    /// As the owner: a peer behind a NAT is elsewhere, says an authentic packet that some member saw; IKE decides.
+    PeerSeen {
+        /// By which SA.
+        child: ChildId,
+        /// Where it came from.
+        remote: SocketAddr,
+        /// The packet's number.
+        sequence: u64,
+    },
+    /// Send nothing on the SAs of a DVIPA, since its owner is silent for longer than a takeover takes, or do so again.
+    Mute {
+        /// Which address.
+        dvipa: IpAddr,
+        /// Whether nothing is sent.
+        is_mute: bool,
+    },
+    /// End the session with a member; it is brought level in the next one.
+    Disconnect {
+        /// With whom.
+        member: MemberId,
+        /// For the log.
+        why: &'static str,
+    },
+    /// As the owner: what targets are chosen by has changed ([`super::Member::targets`]): their ports, their load, their
+    /// connections, or who may be chosen. Told at most once between two polls that give nothing.
+    TargetsChanged,
 }
 
 /// What the appliance tells its member.
@@ -281,7 +311,8 @@ pub enum Told {
         /// Since which start.
         incarnation: Incarnation,
     },
-    /// As a target: these are tombs now. What their SAs have accepted is in the next [`Told::Use`].
+    /// As a target: these are tombs now; said once for each tomb, again only if its first telling was lost. What their
+    /// SAs have accepted is in the next [`Told::Use`], which follows even if no SA has carried anything.
     Stopped(Vec<EntryKey>),
     /// As a target: these are there.
     Alive(Vec<EntryKey>),
@@ -309,6 +340,15 @@ pub enum Told {
     },
     /// How busy this appliance's data cores are, 0 to 1000.
     Load(u16),
+    /// As the owner: how many entries all its cores hold of a target. Counted after everything told before this.
+    Connections {
+        /// Of which address.
+        dvipa: IpAddr,
+        /// Who has them.
+        target: MemberId,
+        /// How many.
+        count: u64,
+    },
     /// The operator wants a target drained, or no more.
     Drain {
         /// Which target.

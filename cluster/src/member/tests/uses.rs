@@ -1,0 +1,144 @@
+//! Lifesize and outbound numbers between members.
+
+use core::time::Duration;
+
+use super::world::*;
+use crate::member::{NumberSource, SequencePolicy, Told};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+#[test]
+fn every_member_has_a_share_and_gets_more_as_it_uses_it_until_ike_refreshes() {
+    let mut world = World::running(1);
+    let id = world.birth_of(1, limits(10_000_000, 20_000_000), None, None);
+    world.run_for(SECOND / 2);
+    let ceiling = |world: &World, member| world.appliance(member).ceilings[&id].0.0;
+    let first = ceiling(&world, ONE);
+    assert_eq!(first, 10_000_000 / 4, "hard less soft over two targets, the owner and one more");
+    for member in [OWNER, ONE, TWO] {
+        assert_eq!(ceiling(&world, member), first, "member {member}");
+    }
+    world.uses(ONE, id, first * 6 / 10, 10);
+    world.run_for(SECOND / 5);
+    assert!(ceiling(&world, ONE) > first);
+    assert!(world.appliance(OWNER).rekeys.is_empty());
+    let mut used = first;
+    while world.appliance(OWNER).rekeys.is_empty() {
+        assert!(used <= ceiling(&world, ONE));
+        world.uses(ONE, id, used, 10);
+        world.run_for(SECOND / 5);
+        used += first / 2;
+    }
+    assert_eq!(world.appliance(OWNER).rekeys, [id]);
+    let view = world.member(OWNER).lifesize(dvipa(), None, 10)[0];
+    let total = view.inbound.used.bytes + view.inbound.granted.bytes;
+    assert!((10_000_000..=20_000_000).contains(&total), "{total}");
+    world.stop(ONE);
+    world.run_for(SECOND * 3);
+    let view = world.member(OWNER).lifesize(dvipa(), None, 10)[0];
+    assert!(view.inbound.charged.bytes > 0 && view.inbound.charged.bytes <= first);
+}
+
+#[test]
+fn an_sa_whose_limits_cannot_be_shared_is_refused() {
+    let mut world = World::running(2);
+    let id = world.birth_of(1, limits(100_000, 110_000), None, None);
+    assert!(world.appliance(OWNER).refused.contains(&id));
+}
+
+#[test]
+fn the_owner_numbers_an_sa_below_a_mark_that_stands_and_targets_ask_it() {
+    let mut world = World::running(3);
+    let id = world.birth(1);
+    world.run_for(SECOND / 2);
+    assert!(matches!(world.appliance(OWNER).sources[&id], NumberSource::Own { .. }));
+    assert_eq!(world.appliance(ONE).sources[&id], NumberSource::Sequencer);
+    let mark = world.appliance(OWNER).marks[&id];
+    assert!(mark > 1 << 20);
+    assert!(!world.appliance(ONE).marks.contains_key(&id));
+    let mut usage = crate::member::SaUse {
+        child: id,
+        inbound: (0, 0),
+        outbound: (0, 0),
+        top: 0,
+        next_outbound: mark - 1_000,
+        heard_ago: None,
+    };
+    world.tell(OWNER, Told::Use(vec![usage]));
+    world.run_for(SECOND * 15);
+    let raised = world.appliance(OWNER).marks[&id];
+    assert!(raised > mark, "raised before it is reached");
+    world.is_facility_up = false;
+    usage.next_outbound = raised - 1_000;
+    world.tell(OWNER, Told::Use(vec![usage]));
+    world.run_for(SECOND * 15);
+    assert_eq!(world.appliance(OWNER).marks[&id], raised, "none is told that does not stand");
+    world.is_facility_up = true;
+    world.run_for(SECOND * 15);
+    assert!(world.appliance(OWNER).marks[&id] > raised);
+}
+
+#[test]
+fn a_second_sender_gets_an_sa_of_its_own_when_the_peer_has_proven_it() {
+    let mut world = World::running(4);
+    let id = world.birth(1);
+    world.run_for(SECOND / 2);
+    for _ in 0..20 {
+        for member in [ONE, TWO] {
+            world.tell(member, Told::NumbersWanted(id));
+        }
+        world.run_for(SECOND / 10);
+    }
+    assert_eq!(world.appliance(OWNER).siblings_asked, [id], "one request for each peer");
+    let sibling = world.birth_of(1, ipsec::lifetime::Lifetime::NONE, Some(id.spi), None);
+    world.run_for(SECOND / 2);
+    let own = |world: &World| {
+        let is_own = |member| matches!(world.appliance(member).sources.get(&sibling), Some(NumberSource::Own { .. }));
+        [ONE, TWO].into_iter().filter(|&member| is_own(member)).collect::<Vec<_>>()
+    };
+    assert!(own(&world).is_empty(), "nothing is sent on it before it is proven");
+    world.tell(TWO, Told::FirstPacket(sibling));
+    world.run_for(SECOND / 2);
+    let sender = own(&world);
+    assert_eq!(sender.len(), 1);
+    assert!(world.appliance(sender[0]).marks.contains_key(&sibling));
+    assert_eq!(world.appliance(sender[0]).preferred, [sibling]);
+}
+
+#[test]
+fn other_policies_are_told_as_they_are() {
+    for (policy, source) in
+        [(SequencePolicy::ViaDistributor, NumberSource::ViaOwner), (SequencePolicy::LeasedBlocks, NumberSource::Leased)]
+    {
+        let mut settings = dvipa_settings();
+        settings.outbound_sequence = policy;
+        let mut world = World::of(5, settings, 3);
+        world.start_all();
+        let id = world.birth(1);
+        world.run_for(SECOND / 2);
+        assert_eq!(world.appliance(ONE).sources[&id], source);
+        for _ in 0..3 {
+            world.tell(ONE, Told::NumbersWanted(id));
+            world.tell(TWO, Told::NumbersWanted(id));
+            world.run_for(SECOND / 5);
+        }
+        assert!(world.appliance(OWNER).siblings_asked.is_empty());
+        let blocks: Vec<_> = [ONE, TWO].iter().flat_map(|&member| world.appliance(member).leases.clone()).collect();
+        assert_eq!(blocks.is_empty(), policy != SequencePolicy::LeasedBlocks);
+        for (index, one) in blocks.iter().enumerate() {
+            assert!(blocks[..index].iter().all(|other| one.0 >= other.0 + other.1 || other.0 >= one.0 + one.1));
+        }
+    }
+}
+
+#[test]
+fn the_owner_knows_when_a_peer_was_last_heard_anywhere() {
+    let mut world = World::running(6);
+    let id = world.birth(1);
+    world.run_for(SECOND);
+    world.uses(TWO, id, 100, 5);
+    let at = world.now;
+    world.run_for(SECOND * 15);
+    let heard = world.member(OWNER).heard_at(id).expect("it was told");
+    assert!(heard.saturating_since(at) < SECOND / 2 && at.saturating_since(heard) < SECOND / 2);
+}
