@@ -30,6 +30,7 @@ pub struct OwnerLedger {
     soft_told: bool,
     /// A member has reported more than it was granted.
     was_passed: bool,
+    reports: u64,
 }
 
 /// What one start of one member may carry and has carried.
@@ -103,6 +104,8 @@ pub struct LedgerView {
     pub is_short: bool,
     /// Whether a member has reported more than it was granted: a defect of that member.
     pub was_passed: bool,
+    /// Reports that told of more than the one before.
+    pub reports: u64,
 }
 
 impl OwnerLedger {
@@ -123,6 +126,7 @@ impl OwnerLedger {
             was_exhausted: false,
             soft_told: false,
             was_passed: false,
+            reports: 0,
         }
     }
 
@@ -163,6 +167,7 @@ impl OwnerLedger {
     ) -> Result<(), LedgerRefused> {
         let index = self.place(member, incarnation)?;
         let account = &mut self.members[index];
+        self.reports += u64::from(!account.used.covers(report.used));
         account.used = account.used.max(report.used);
         if !account.ceiling.covers(account.used) {
             self.was_passed = true;
@@ -290,6 +295,7 @@ impl OwnerLedger {
             is_soft_reached: self.is_soft_reached(),
             is_short: self.is_short,
             was_passed: self.was_passed,
+            reports: self.reports,
         }
     }
 
