@@ -30,7 +30,8 @@ use wire::{Error, Result};
 use crate::id::{ChildId, Epoch, Incarnation, Serial};
 
 pub use acceptance::{Accepted, Refused, accept, sender_of};
-pub use path::{Frame, NotAFrame, Path, UDP_PORT, find, overhead};
+pub use path::{Frame, NotAFrame, Path, find, overhead};
+pub use wire::gre::UDP_PORT;
 
 /// Length of the header in bytes.
 pub const HEADER_LEN: usize = 72;

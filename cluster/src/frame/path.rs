@@ -4,21 +4,17 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use core::ops::Range;
 
 use ipsec::ecn::Ecn;
+use wire::gre::{self, PROTOCOL_LOCAL_EXPERIMENTAL_1, UDP_PORT};
 use wire::{Error, Fragment, Result, ipv4, ipv6, protocol, udp};
 
 use super::{HEADER_LEN, Packet, Repr};
 use crate::fabric::Encapsulation;
 
-/// The port that GRE in UDP goes to (RFC 8086 §3.1).
-pub const UDP_PORT: u16 = 4754;
-
 /// Source ports of GRE in UDP are ephemeral ones; the rest of them is the flow's hash (RFC 8086 §3.2.1).
 const UDP_SRC_PORT_BASE: u16 = 0xc000;
 const UDP_SRC_PORT_MASK: u16 = 0x3fff;
 
-/// GRE (RFC 2784 §2): no flags, version 0, and the first of the two types that are nobody's (IEEE 802, local
-/// experimental).
-const GRE_HEADER: [u8; 4] = [0x00, 0x00, 0x88, 0xb5];
+const GRE: gre::Repr = gre::Repr { protocol_type: PROTOCOL_LOCAL_EXPERIMENTAL_1 };
 
 /// Enough for any trusted wire; frames are not routed.
 const TTL_HOPS: u8 = 64;
@@ -34,7 +30,7 @@ pub const fn overhead(encapsulation: Encapsulation, members: IpAddr) -> usize {
         Encapsulation::Gre => 0,
         Encapsulation::GreInUdp => udp::HEADER_LEN,
     };
-    ip + udp + GRE_HEADER.len() + HEADER_LEN
+    ip + udp + gre::HEADER_LEN + HEADER_LEN
 }
 
 /// From one member to another.
@@ -73,8 +69,8 @@ impl Path {
             (IpAddr::V6(src), IpAddr::V6(dst)) => self.write_v6(src, dst, class, repr.flow_hash, packet),
             (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => return Err(Error::Malformed),
         }
-        let gre = overhead - HEADER_LEN - GRE_HEADER.len();
-        packet[gre..gre + GRE_HEADER.len()].copy_from_slice(&GRE_HEADER);
+        let gre = overhead - HEADER_LEN - gre::HEADER_LEN;
+        GRE.emit(&mut gre::Packet::new_unchecked(&mut packet[gre..]));
         repr.emit(&mut Packet::new_unchecked(&mut packet[overhead - HEADER_LEN..overhead]));
         match self.encapsulation {
             Encapsulation::Gre => {}
@@ -242,16 +238,13 @@ impl Carried {
         if !self.whole {
             return Err(NotAFrame::Broken(Error::Malformed));
         }
-        let bytes = packet.get(gre.clone()).unwrap_or_default();
-        match bytes.strip_prefix(&GRE_HEADER) {
-            Some(frame) => {
-                let repr = Repr::parse(&Packet::new_checked(frame)?)?;
-                let payload = gre.start + GRE_HEADER.len() + HEADER_LEN..gre.end;
-                Ok(Frame { src: self.src, dst: self.dst, ecn: self.ecn, repr, payload })
-            }
-            None if bytes.len() < GRE_HEADER.len() => Err(NotAFrame::Broken(Error::Truncated)),
-            None => Err(NotAFrame::Broken(Error::Unsupported)),
+        let frame = gre::Packet::new_checked(packet.get(gre.clone()).unwrap_or_default()).map_err(Error::from)?;
+        if frame.protocol_type() != GRE.protocol_type {
+            return Err(NotAFrame::Broken(Error::Unsupported));
         }
+        let repr = Repr::parse(&Packet::new_checked(frame.payload())?)?;
+        let payload = gre.start + gre::HEADER_LEN + HEADER_LEN..gre.end;
+        Ok(Frame { src: self.src, dst: self.dst, ecn: self.ecn, repr, payload })
     }
 
     /// Where the payload of a datagram to [`UDP_PORT`] lies.

@@ -217,7 +217,7 @@ fn what_is_somebody_elses_is_left_to_others_and_what_is_broken_is_not() {
     assert_eq!(change(9, 6), Err(NotAFrame::Another), "TCP");
     assert_eq!(change(9, 17), Err(NotAFrame::Another), "UDP to a port that is not ours");
     assert_eq!(change(20, 0x20), Err(NotAFrame::Broken(wire::Error::Unsupported)), "GRE with a key");
-    assert_eq!(change(21, 1), Err(NotAFrame::Broken(wire::Error::Unsupported)), "GRE version 1");
+    assert_eq!(change(21, 1), Err(NotAFrame::Broken(wire::Error::Version)), "GRE version 1");
     assert_eq!(change(22, 0x08), Err(NotAFrame::Broken(wire::Error::Unsupported)), "GRE of another type");
     assert_eq!(change(6, 0x20), Err(NotAFrame::Broken(wire::Error::Malformed)), "a fragment");
     let mut arp_like = written(paths()[0], &sample(Kind::Esp), &[]);
