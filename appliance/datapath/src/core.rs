@@ -184,22 +184,20 @@ impl<Q: PortQueue> DataCore<Q> {
         let busy = !handed.is_empty();
         self.ledger.taken_over.add(handed.len() as u64);
         let (mut esp, mut plain, mut seal) = (Burst::new(), Burst::new(), Burst::new());
-        let (mut seen, mut frames) = (Burst::new(), Burst::new());
+        let mut frames = Burst::new();
         for packet in handed {
             match packet {
                 Handed::Esp(packet) => esp.push(packet),
-                Handed::Seen(packet) => seen.push(packet),
-                Handed::Frame(packet) => frames.push(packet),
-                // Rare, and in order after what was handed over before them.
-                Handed::Checked(packet) => self.route(packet, now),
-                Handed::Inner(packet) => self.deliver(packet, now),
+                Handed::Frame { frame, sender, start } => frames.extend(self.take_handed_frame(frame, sender, start)),
+                Handed::Checked(packet) => self.route_checked(packet, now),
+                Handed::Inner(packet) => self.deliver_handed_over(packet, now),
                 Handed::Plain(packet) => plain.push(packet),
                 Handed::Seal(packet) => seal.push(packet),
             }
         }
         self.hand_over();
+        let esp = self.route_handed_over(esp, now);
         self.open(esp, now);
-        self.distribute(seen, now);
         self.take_frames(frames, now);
         self.protect(plain, now);
         self.seal(seal, now);

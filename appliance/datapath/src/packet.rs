@@ -8,12 +8,11 @@
 //! ```
 
 use crate::buffer::PacketBuffer;
-use crate::cluster::Checked;
 use crate::drops::DropReason;
 use crate::outer::{self, EspPlace};
 use crate::routes::PortId;
 use cluster::frame::{Accepted, Frame, Repr};
-use cluster::id::MemberId;
+use cluster::id::{ChildId, Epoch, MemberId, Serial};
 use core::ops::Range;
 use ipsec::Spi;
 use ipsec::ecn::Ecn;
@@ -58,6 +57,8 @@ pub struct FramePacket<B> {
     pub sender: MemberId,
     /// The header.
     pub repr: Repr,
+    /// Where in the frame the outer IP packet begins.
+    pub start: usize,
     /// Where in the frame the payload lies.
     pub payload: Range<usize>,
     /// The congestion mark that the trusted wire may have made.
@@ -71,12 +72,23 @@ impl<B: PacketBuffer> FramePacket<B> {
         if frame.bytes().get(payload.clone()).is_none() {
             return Err(frame);
         }
-        Ok(FramePacket { frame, sender, repr: found.repr, payload, ecn: found.ecn })
+        Ok(FramePacket { frame, sender, repr: found.repr, start, payload, ecn: found.ecn })
+    }
+
+    /// The same, on its way to another core.
+    pub(crate) fn leaving(self) -> Handed<B> {
+        // An Ethernet header is a few bytes long.
+        Handed::Frame { frame: self.frame, sender: self.sender, start: self.start as u16 }
     }
 
     /// What follows the header.
     pub fn payload(&self) -> &[u8] {
         self.frame.bytes().get(self.payload.clone()).unwrap_or_default()
+    }
+
+    /// What must hold of it when it is delivered.
+    pub fn stamp(&self) -> Stamp {
+        Stamp { child: self.repr.child(), epoch: self.repr.epoch, serial: self.repr.serial }
     }
 
     /// Where the ESP packet lies that the payload must be: that of the SA which the header names.
@@ -137,19 +149,90 @@ pub struct SealPacket<B> {
     pub is_made: bool,
 }
 
+/// What a packet's own headers do not show of its connection: those of fragments, and of what speaks of another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Upper {
+    protocol: u8,
+    src_port: u16,
+    dst_port: u16,
+}
+
+impl Upper {
+    /// That of a connection.
+    pub fn of(connection: &FlowKey) -> Upper {
+        let FlowKey { protocol, src_port, dst_port, .. } = *connection;
+        Upper { protocol, src_port, dst_port }
+    }
+
+    /// The connection between the addresses of `flow`.
+    pub fn between(self, flow: &FlowKey) -> FlowKey {
+        let Upper { protocol, src_port, dst_port } = self;
+        FlowKey { protocol, src_port, dst_port, ..*flow }
+    }
+}
+
+/// An authenticated packet of a clustered DVIPA, between two cores.
+#[derive(Debug)]
+pub struct CheckedPacket<B> {
+    /// The frame as it came, or cut down to the inner packet.
+    pub frame: B,
+    /// Where ESP lay in it.
+    pub place: EspPlace,
+    /// Whether it was cut down.
+    pub is_opened: bool,
+    /// Its connection.
+    pub upper: Upper,
+    /// The proof.
+    pub proof: Authentic,
+}
+
+/// By which frame a packet came: what must still hold when it is delivered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stamp {
+    /// Which SA.
+    pub child: ChildId,
+    /// Of which epoch the frame was.
+    pub epoch: Epoch,
+    /// Of which serial.
+    pub serial: Serial,
+}
+
+/// An inner packet that came by a frame, on its way to the core of its connection.
+#[derive(Debug)]
+pub struct ConnectionPacket<B> {
+    /// The inner IP packet alone.
+    pub packet: B,
+    /// The proof.
+    pub proof: Proof,
+    /// By which frame it came.
+    pub stamp: Stamp,
+    /// Its connection.
+    pub upper: Upper,
+    /// Whether it was asked before whether the address offers such a service.
+    pub is_filtered: bool,
+}
+
+// It is moved a few times for each packet, so none of them may be much larger than the others.
+const _: () = assert!(size_of::<Handed<[u64; 1]>>() <= 128);
+
 /// What one core gives to another.
 #[derive(Debug)]
 pub enum Handed<B> {
-    /// To be opened by the core that owns its connection.
+    /// To be opened, or as the owner routed, by the core that owns its connection.
     Esp(EspPacket<B>),
-    /// To be routed by the core that authenticates it.
-    Seen(SeenPacket<B>),
     /// Authenticated; to be routed by the core of its connection.
-    Checked(Checked<B>),
+    Checked(CheckedPacket<B>),
     /// From another member; to be judged by the core that works on it.
-    Frame(FramePacket<B>),
+    Frame {
+        /// The whole Ethernet frame.
+        frame: B,
+        /// Which member sent it.
+        sender: MemberId,
+        /// Where its IP packet begins.
+        start: u16,
+    },
     /// Out of its SA; to be delivered by the core of its connection.
-    Inner(InnerPacket<B>),
+    Inner(ConnectionPacket<B>),
     /// To be given an SA by the core that owns its connection.
     Plain(PlainPacket<B>),
     /// To be sealed by the home core of its SA.

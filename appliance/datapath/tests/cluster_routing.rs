@@ -1,7 +1,10 @@
 //! A cluster: who gets a connection, and what the owner does with each kind of packet.
 
+use std::net::SocketAddr;
+
 use cluster::fabric::{Encapsulation, Processing};
 use datapath::drops::DropReason;
+use datapath::mailbox::Event;
 use wire::protocol;
 use wire::tcp::Flags;
 
@@ -286,4 +289,48 @@ fn gre_in_udp_works_alike() {
     cluster.client_sends(&client.seal(&client.flow(5_000).tcp(Flags::SYN, b"")));
     cluster.settle();
     assert_eq!(cluster.delivered_counts(), [0, 1]);
+}
+
+#[test]
+fn no_packet_of_a_connection_that_stands_costs_an_allocation() {
+    for cores in 1..=3 {
+        let mut cluster = Cluster::new(3, cores);
+        let mut client = cluster.connect(SaSpec::default());
+        for port in 5_000..5_008 {
+            cluster.client_sends(&client.seal(&client.flow(port).udp(b"hello")));
+        }
+        cluster.settle();
+        cluster.delivered_counts();
+        for port in (5_000..5_008).cycle().take(80) {
+            cluster.client_sends(&client.seal(&client.flow(port).udp(b"data")));
+            for at in 0..3 {
+                for core in (0..cores).cycle().take(2 * cores) {
+                    assert_eq!(cluster.members[at].poll_and_count_allocations(core), 0, "member {at}, {cores} cores");
+                }
+                cluster.carry();
+            }
+        }
+        cluster.settle();
+        assert_eq!(cluster.delivered_counts().iter().sum::<usize>(), 80);
+    }
+}
+
+#[test]
+fn a_peer_behind_a_nat_that_moves_is_noticed_by_the_target() {
+    let mut cluster = Cluster::new(2, 2);
+    let mut client = cluster.connect(SaSpec { udp_port: Some(4_500), ..SaSpec::default() });
+    let flow = client.flow(5_000);
+    cluster.client_sends(&client.seal(&flow.udp(b"from home")));
+    cluster.settle();
+    client.spec.udp_port = Some(1_024);
+    let packet = client.seal(&flow.udp(b"from elsewhere"));
+    let esp = packet[client.esp_start()..].to_vec();
+    cluster.client_sends(&client.encapsulated(&esp));
+    cluster.settle();
+    let moved = cluster.members[1].events.iter().find_map(|(_, event)| match event {
+        Event::PeerMoved { remote, sequence, .. } => Some((*remote, *sequence)),
+        _other => None,
+    });
+    assert_eq!(moved, Some((SocketAddr::new(client.spec.remote.into(), 1_024), 2)));
+    assert!(cluster.members[0].events.is_empty(), "the owner only peeked");
 }

@@ -57,6 +57,7 @@ impl<Q: PortQueue> DataCore<Q> {
             return self.drops.end(packet, DropReason::FrameSa);
         }
         let carried = Carried { floor: accepted.floor(), top: accepted.number() };
+        let stamp = packet.stamp();
         let (ecn, packet) = (packet.ecn, EspPacket { frame: packet.frame, place });
         let mut inner = match open_one(&mut self.sas, &mut self.mailbox, packet, carried, now) {
             Ok(inner) => inner,
@@ -65,6 +66,6 @@ impl<Q: PortQueue> DataCore<Q> {
         if ecn::combine(ecn, inner.packet.bytes_mut()).is_err() {
             return self.drops.end(inner, DropReason::Congested);
         }
-        self.meet_connection(InnerPacket { is_routed: true, ..inner }, now);
+        self.meet_connection(InnerPacket { is_routed: true, ..inner }, stamp, now);
     }
 }

@@ -19,7 +19,7 @@ use wire::{Fragment, icmp, protocol};
 
 /// Where an authenticated packet lies.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Body {
+pub(super) enum Body {
     /// The frame is as it came. The packet that it protects lies in this core's copy, here.
     Copied(Range<usize>),
     /// The frame is as it came, and the copy is on another core.
@@ -30,7 +30,7 @@ pub enum Body {
 
 /// An authenticated packet on its way to the core of its connection, or there.
 #[derive(Debug)]
-pub struct Checked<B> {
+pub(super) struct Checked<B> {
     /// The frame.
     pub frame: B,
     /// Where ESP lay in it.
@@ -192,7 +192,8 @@ fn quoted(inner: &Inner, packet: &[u8]) -> Option<FlowKey> {
     let message = packet.get(inner.header_len..inner.total_len)?;
     let is_error = matches!(message.first()?, 3 | 4 | 5 | 11 | 12);
     let quote = flow::parse_prefix(message.get(icmp::HEADER_LEN..)?).ok().filter(|_| is_error)?;
-    let is_answer = quote.flow.dst == inner.flow.src && quote.fragment != Fragment::Later;
+    let is_between_them = (quote.flow.dst, quote.flow.src) == (inner.flow.src, inner.flow.dst);
+    let is_answer = is_between_them && quote.fragment != Fragment::Later;
     is_answer.then(|| quote.flow.reversed())
 }
 

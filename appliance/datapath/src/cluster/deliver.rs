@@ -5,12 +5,12 @@ use crate::buffer::{PacketBuffer, PortQueue};
 use crate::core::DataCore;
 use crate::drops::DropReason;
 use crate::inbound::{cut, find_mut, open_one, reason_of};
-use crate::packet::{EspPacket, Handed, InnerPacket, Proof};
+use crate::packet::{ConnectionPacket, EspPacket, Handed, InnerPacket, Proof, Stamp, Upper};
 use ipsec::ecn;
 use ipsec::inbound::Carried;
 use ipsec::sa::Mode;
 use ipsec::time::Instant;
-use wire::flow::FlowKey;
+use wire::flow::{self, FlowKey};
 
 impl<Q: PortQueue> DataCore<Q> {
     /// Opens a packet that the owner's half of this appliance routes here, and delivers it. `connection` is known where the
@@ -67,7 +67,7 @@ impl<Q: PortQueue> DataCore<Q> {
     }
 
     /// Delivers what came by a frame, on the core of its connection.
-    pub(super) fn meet_connection(&mut self, mut packet: InnerPacket<Q::Buffer>, now: Instant) {
+    pub(super) fn meet_connection(&mut self, mut packet: InnerPacket<Q::Buffer>, stamp: Stamp, now: Instant) {
         let bytes = Source::Bytes(packet.packet.bytes());
         match self.connection_of(packet.peer, &packet.inner, bytes, now) {
             Ok(connection) => packet.connection = connection,
@@ -75,7 +75,36 @@ impl<Q: PortQueue> DataCore<Q> {
         }
         match self.owner_of(packet.connection.symmetric_hash(&self.seed)) {
             core if core == self.handover.own() => self.deliver(packet, now),
-            core => self.outgoing[core].push(Handed::Inner(packet)),
+            core => {
+                let InnerPacket { packet, connection, proof, is_filtered, .. } = packet;
+                let upper = Upper::of(&connection);
+                self.outgoing[core].push(Handed::Inner(ConnectionPacket { packet, proof, stamp, upper, is_filtered }));
+            }
         }
+    }
+
+    /// Delivers what another core took from a frame, if this core would take it still: it may know of a freeing that the
+    /// other one had not heard of.
+    pub(crate) fn deliver_handed_over(&mut self, handed: ConnectionPacket<Q::Buffer>, now: Instant) {
+        let ConnectionPacket { packet, proof, stamp, upper, is_filtered } = handed;
+        let Some((_, dvipa)) = self.clustered(stamp.child.dvipa) else {
+            return self.drops.end(packet, DropReason::FrameUnknownDvipa);
+        };
+        if stamp.epoch != dvipa.epoch {
+            return self.drops.end(packet, DropReason::FrameStaleEpoch);
+        }
+        if stamp.serial < dvipa.oldest_serial {
+            return self.drops.end(packet, DropReason::FrameStaleSerial);
+        }
+        let Some(entry) = self.sas.inbound.get(stamp.child.dvipa, stamp.child.spi) else {
+            return self.drops.end(packet, DropReason::FrameSa);
+        };
+        let (peer, return_mtu) = (entry.sa.shared().parameters().peer, entry.return_mtu);
+        let Ok(inner) = flow::parse_inner(packet.bytes()) else {
+            return self.drops.end(packet, DropReason::InnerMalformed);
+        };
+        let connection = upper.between(&inner.flow);
+        let packet = InnerPacket { packet, inner, connection, proof, peer, return_mtu, is_routed: true, is_filtered };
+        self.deliver(packet, now);
     }
 }

@@ -17,13 +17,13 @@ use crate::core::DataCore;
 use crate::drops::DropReason;
 use crate::inbound::{find, peek_inner, unknown};
 use crate::outer::EspPlace;
-use crate::packet::{EspPacket, Handed, SeenPacket};
+use crate::packet::{CheckedPacket, EspPacket, Handed, SeenPacket, Upper};
 use cluster::fabric::{FabricDvipa, FabricTarget, Processing};
 use cluster::id::ChildId;
 use cluster::member::EntryKey;
 use ipsec::Spi;
 use ipsec::time::Instant;
-use wire::flow::Inner;
+use wire::flow::{self, Inner};
 use wire::tcp::Flags;
 use wire::{Fragment, protocol};
 
@@ -72,8 +72,33 @@ impl<Q: PortQueue> DataCore<Q> {
         let hash = packet.seen.map(|inner| steering_flow(&inner).symmetric_hash(&self.seed));
         match hash.map_or(self.handover.own(), |hash| self.owner_of(hash)) {
             core if core == self.handover.own() => own.push(packet),
-            core => self.outgoing[core].push(Handed::Seen(packet)),
+            core => self.outgoing[core].push(Handed::Esp(packet.packet)),
         }
+    }
+
+    /// Takes the packets of clustered DVIPAs out of a burst that other cores have handed over, and routes them. What remains
+    /// is to be opened. Peeking once more costs less than to carry along what was seen.
+    pub(crate) fn route_handed_over(
+        &mut self,
+        esp: Burst<EspPacket<Q::Buffer>>,
+        now: Instant,
+    ) -> Burst<EspPacket<Q::Buffer>> {
+        if self.fabric().is_none() {
+            return esp;
+        }
+        let (mut alone, mut own) = (Burst::new(), Burst::new());
+        for packet in esp {
+            if self.clustered(packet.place.dvipa).is_none() {
+                alone.push(packet);
+                continue;
+            }
+            match peek_inner(&self.sas, packet.frame.bytes(), &packet.place) {
+                Ok(seen) => own.push(SeenPacket { packet, seen }),
+                Err(reason) => self.drops.end(packet, reason),
+            }
+        }
+        self.distribute(own, now);
+        alone
     }
 
     /// Sees a burst that this core authenticates to its targets.
@@ -126,8 +151,23 @@ impl<Q: PortQueue> DataCore<Q> {
         }
     }
 
+    /// Routes what another core has authenticated. What a peek shows is true then.
+    pub(crate) fn route_checked(&mut self, packet: CheckedPacket<Q::Buffer>, now: Instant) {
+        let CheckedPacket { frame, place, is_opened, upper, proof } = packet;
+        let Some(sa) = find(&self.sas, &place) else { return self.drops.end(frame, DropReason::SpiUnknown) };
+        let peer = sa.sa.shared().parameters().peer;
+        let (inner, body) = match is_opened {
+            true => (flow::parse_inner(frame.bytes()).ok(), Body::Opened),
+            false => (peek_inner(&self.sas, frame.bytes(), &place).ok().flatten(), Body::Sealed),
+        };
+        let Some(inner) = inner else { return self.drops.end(frame, DropReason::InnerMalformed) };
+        let flow = upper.between(&inner.flow);
+        let hash = flow.symmetric_hash(&self.seed);
+        self.route(Checked { frame, place, body, inner, flow, hash, peer, proof }, now);
+    }
+
     /// Finds or makes the entry of an authenticated packet's connection, and passes the packet on to its target.
-    pub(crate) fn route(&mut self, checked: Checked<Q::Buffer>, now: Instant) {
+    fn route(&mut self, checked: Checked<Q::Buffer>, now: Instant) {
         let key = EntryKey { peer: checked.peer, flow: checked.flow };
         let target = match self.standing(&checked.place, checked.hash, &key) {
             Ok(Standing::Stands(target)) => Ok(target),
@@ -209,11 +249,8 @@ pub(super) fn eligible(dvipa: &FabricDvipa, member: cluster::id::MemberId) -> Op
 
 impl<B> Checked<B> {
     /// The same, on its way to another core, which does not have this one's copy.
-    fn leaving(self) -> Checked<B> {
-        let body = match self.body {
-            Body::Copied(_) => Body::Sealed,
-            body @ (Body::Sealed | Body::Opened) => body,
-        };
-        Checked { body, ..self }
+    fn leaving(self) -> CheckedPacket<B> {
+        let Checked { frame, place, body, flow, proof, .. } = self;
+        CheckedPacket { frame, place, is_opened: body == Body::Opened, upper: Upper::of(&flow), proof }
     }
 }

@@ -38,11 +38,12 @@ use crate::buffer::PortQueue;
 use crate::core::DataCore;
 use crate::drops::DropReason;
 use cluster::dpt::{Chooser, Tables};
-use cluster::fabric::{Fabric, FabricDvipa};
+use cluster::fabric::{Fabric, FabricDvipa, FabricTarget};
 use cluster::frame::Refused;
 use cluster::id::Epoch;
-use cluster::vcrt::{Swept, Vcrt, VerifyAfter};
+use cluster::vcrt::{Route, Swept, Vcrt, VerifyAfter};
 use core::net::IpAddr;
+use core::time::Duration;
 use fragments::Fragments;
 use ipsec::time::Instant;
 use reports::Report;
@@ -51,10 +52,11 @@ use tally::Tally;
 use wire::Fragment;
 use wire::flow::{FlowKey, FlowSeed, Inner};
 
-pub use check::{Body, Checked};
-
 /// How many routed connections are looked at in one poll, to ask their targets for them.
 const SWEEP_PER_POLL: usize = 16;
+
+/// How long the entry of a lost connection waits for a packet of it.
+const LOST_ENTRY_KEPT: Duration = Duration::from_secs(300);
 
 /// What one core of a member takes at its start.
 #[derive(Debug, Clone, Copy)]
@@ -149,23 +151,36 @@ impl<Q: PortQueue> DataCore<Q> {
     /// Tells of routed connections whose target should be asked for them.
     pub(crate) fn tend_entries(&mut self, now: Instant) {
         let Some(part) = &mut self.part else { return };
-        if part.fabric.is_none() || part.vcrt.is_empty() {
+        if part.vcrt.is_empty() {
             return;
         }
-        let (seed, mailbox, owns_any) = (&self.seed, &mut self.mailbox, !part.owned.is_empty());
+        let Some(fabric) = &part.fabric else { return };
+        let (seed, mailbox) = (&self.seed, &mut self.mailbox);
         part.vcrt.sweep(
             SWEEP_PER_POLL,
             now,
             VerifyAfter::default(),
             |key| key.flow.symmetric_hash(seed),
             |key, route| {
+                if !holds(fabric, route) {
+                    // It is lost. Whoever still speaks on it is answered for a while, and begins anew after that.
+                    let is_over = now.saturating_since(route.created) > LOST_ENTRY_KEPT;
+                    return if is_over { Swept::Forget } else { Swept::Keep };
+                }
                 let (target, incarnation) = (route.target, route.incarnation);
                 // What finds no room is told when it is due again.
-                let is_told = owns_any && mailbox.report(Report::Unverified { entry: *key, target, incarnation });
-                if is_told || owns_any { Swept::Keep } else { Swept::Forget }
+                mailbox.report(Report::Unverified { entry: *key, target, incarnation });
+                Swept::Keep
             },
         );
     }
+}
+
+/// Whether the target of an entry may have its connection still.
+fn holds(fabric: &Fabric, route: &Route) -> bool {
+    let mut owned = fabric.dvipas.iter().filter(|dvipa| fabric.owns(dvipa));
+    let is_it = |target: &FabricTarget| (target.member, target.incarnation) == (route.target, route.incarnation);
+    owned.any(|dvipa| dvipa.targets.iter().any(is_it))
 }
 
 /// The flow that names the core on which a packet is authenticated: without its ports for a fragment, which may not show

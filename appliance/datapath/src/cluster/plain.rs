@@ -15,7 +15,7 @@ use wire::flow;
 impl<Q: PortQueue> DataCore<Q> {
     /// A packet that the owner has authenticated, checked and filtered.
     pub(super) fn deliver_plain(&mut self, packet: FramePacket<Q::Buffer>, accepted: Accepted, now: Instant) {
-        let (payload, mark) = (packet.payload.clone(), packet.ecn);
+        let (payload, mark, stamp) = (packet.payload.clone(), packet.ecn, packet.stamp());
         let mut bytes = packet.frame;
         cut(&mut bytes, payload);
         let Ok(inner) = flow::parse_inner(bytes.bytes()) else {
@@ -50,7 +50,7 @@ impl<Q: PortQueue> DataCore<Q> {
             is_routed: true,
             is_filtered: true,
         };
-        self.meet_connection(packet, now);
+        self.meet_connection(packet, stamp, now);
     }
 
     /// A packet that a target wants encrypted: from the service, for the peer that the frame names, within what its SAs

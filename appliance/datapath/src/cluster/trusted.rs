@@ -14,10 +14,10 @@ use crate::burst::Burst;
 use crate::core::DataCore;
 use crate::drops::DropReason;
 use crate::forwarding::PortFacts;
-use crate::inbound::peek_inner;
+use crate::inbound::{find, peek_inner};
 use crate::mailbox::PuntReason;
 use crate::outer::{self, Link, Urgency};
-use crate::packet::{FramePacket, Handed};
+use crate::packet::FramePacket;
 use cluster::fabric::Fabric;
 use cluster::frame::{self, Kind, NotAFrame};
 use cluster::id::MemberId;
@@ -97,11 +97,27 @@ impl<Q: PortQueue> DataCore<Q> {
         }
     }
 
+    /// Takes a frame that another core has handed over.
+    pub(crate) fn take_handed_frame(
+        &mut self,
+        frame: Q::Buffer,
+        sender: MemberId,
+        start: u16,
+    ) -> Option<FramePacket<Q::Buffer>> {
+        let start = usize::from(start);
+        let found = frame.bytes().get(start..).and_then(|packet| frame::find(packet).ok());
+        let packet = match found {
+            Some(found) => FramePacket::new(frame, found, sender, start),
+            None => Err(frame),
+        };
+        packet.map_err(|frame| self.drops.end(frame, DropReason::FrameMalformed)).ok()
+    }
+
     /// Keeps what this core works on, and hands over the rest. Nothing is believed yet.
     fn steer_frame(&mut self, packet: FramePacket<Q::Buffer>, own: &mut Burst<FramePacket<Q::Buffer>>) {
         match self.core_of_frame(&packet) {
             Ok(core) if core == self.handover.own() => own.push(packet),
-            Ok(core) => self.outgoing[core].push(Handed::Frame(packet)),
+            Ok(core) => self.outgoing[core].push(packet.leaving()),
             Err(reason) => self.drops.end(packet, reason),
         }
     }
@@ -114,6 +130,7 @@ impl<Q: PortQueue> DataCore<Q> {
         let inner = match packet.repr.kind {
             Kind::Esp => {
                 let place = packet.esp_place()?;
+                find(&self.sas, &place).ok_or(DropReason::FrameSa)?;
                 peek_inner(&self.sas, packet.frame.bytes(), &place)?
             }
             Kind::Plain => Some(flow::parse_inner(packet.payload()).map_err(|_| DropReason::FrameMalformed)?),

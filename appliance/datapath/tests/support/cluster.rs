@@ -271,6 +271,22 @@ impl Cluster {
         found
     }
 
+    /// Everything that the owner routes.
+    pub fn all_routes(&mut self) -> Vec<(EntryKey, Route)> {
+        let bench = &mut self.members[self.owner];
+        bench.command_all(|| Command::ListEntries { cursor: 0, page: Vec::with_capacity(1_024) });
+        bench.settle();
+        let mut found = Vec::new();
+        bench.events.retain(|(_, event)| match event {
+            Event::Entries { page, .. } => {
+                found.extend(page.iter().copied());
+                false
+            }
+            _other => true,
+        });
+        found
+    }
+
     // What the links bring.
 
     /// A client's packet comes to the owner.
