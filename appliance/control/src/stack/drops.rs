@@ -85,6 +85,15 @@ drop_reasons! {
     EspAtControl "stack_esp_at_control" Received Suspicious "ESP in UDP reached the control core: no data core had an SA for it.";
     IkeInitialsFull "stack_ike_initials_full" Received Shortage "More requests for new IKE SAs wait than may; established SAs keep their share.";
     IkeQueueFull "stack_ike_queue_full" Received Shortage "More IKE datagrams wait than may.";
+    // Received: on the trusted port, and answers to probes.
+    TcpMalformed "stack_tcp_malformed" Received Suspicious "The TCP segment is cut short or its checksum is wrong.";
+    TcpPortNotServed "stack_tcp_port_not_served" Received Expected "Nothing listens on this TCP port.";
+    NotMember "stack_not_member" Received Suspicious "TCP or a heartbeat for this member, from an address that is no member's.";
+    TcpHalfOpenFull "stack_tcp_half_open_full" Received Shortage "More connections of one member wait to be completed than may.";
+    TcpSocketsFull "stack_tcp_sockets_full" Received Shortage "No socket is free for another connection of a member.";
+    TcpNoConnection "stack_tcp_no_connection" Received Expected "The TCP segment belongs to no connection.";
+    HeartbeatTooLong "stack_heartbeat_too_long" Received Suspicious "A datagram on the heartbeat port is longer than any heartbeat.";
+    HeartbeatQueueFull "stack_heartbeat_queue_full" Received Shortage "More heartbeats wait than may.";
     // Sent.
     NotIkePort "stack_not_ike_port" Sent Suspicious "IKE sends from ports 500 and 4500 only.";
     SourceNotOurs "stack_source_not_ours" Sent Suspicious "The source of a datagram to send is no address that we hold now.";

@@ -1,4 +1,5 @@
-//! One port's smoltcp interface: ICMP echo, UDP 500 and 4500, IPv4 fragmentation of what is sent; later XCF's TCP.
+//! One port's smoltcp interface: ICMP echo, UDP 500 and 4500, IPv4 fragmentation of what is sent; on the trusted port also
+//! the members' TCP and heartbeats.
 //!
 //! smoltcp works on bare IP packets here (`Medium::Ip`): Ethernet, ARP, neighbours, routes, reassembly, and the question
 //! which addresses are ours are answered around it. Three of its limits decided this:
@@ -9,7 +10,7 @@
 //! - It has one buffer for fragments to be sent, and a second large datagram overwrites what the first has left there.
 //!   So each datagram is driven out completely before the next goes in.
 //!
-//! Each port has an interface of its own, so that each fragments, and later chooses TCP's segment size, for its own MTU.
+//! Each port has an interface of its own, so that each fragments, and chooses TCP's segment size, for its own MTU.
 
 use core::time::Duration;
 use std::collections::VecDeque;
@@ -18,7 +19,7 @@ use std::net::{IpAddr, SocketAddr};
 use ipsec::time::Instant;
 use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
 use smoltcp::phy::{Device, DeviceCapabilities, Medium, RxToken, TxToken};
-use smoltcp::socket::udp;
+use smoltcp::socket::{tcp, udp};
 use smoltcp::wire::{HardwareAddress, IpCidr, IpEndpoint};
 
 use super::drops::DropReason;
@@ -100,6 +101,7 @@ pub struct Link {
     sockets: SocketSet<'static>,
     ike: SocketHandle,
     nat_traversal: SocketHandle,
+    heartbeats: Option<(SocketHandle, u16)>,
     deadline: Option<Instant>,
 }
 
@@ -120,15 +122,53 @@ impl Link {
         let mut sockets = SocketSet::new(Vec::with_capacity(2));
         let ike = sockets.add(socket(IKE_PORT));
         let nat_traversal = sockets.add(socket(wire::natt::PORT));
-        Self { device, interface, sockets, ike, nat_traversal, deadline: None }
+        Self { device, interface, sockets, ike, nat_traversal, heartbeats: None, deadline: None }
     }
 
     /// Hands in a whole IP packet for one of our addresses. What it gave rise to is in [`Link::poll_packet`] and
     /// [`Link::poll_datagram`]; a packet that was not sound gave rise to nothing.
     pub fn handle_packet(&mut self, now: Instant, packet: Vec<u8>) {
+        self.take_in(now, packet);
+        self.drive(now);
+    }
+
+    /// As [`Link::handle_packet`], but says nothing yet; [`Link::drive`] lets the sockets speak.
+    pub fn take_in(&mut self, now: Instant, packet: Vec<u8>) {
         self.device.received = Some(packet);
         self.interface.poll_ingress_single(to_smoltcp(now), &mut self.device, &mut self.sockets);
-        self.drive(now);
+    }
+
+    /// Serves one more UDP port, for heartbeats.
+    pub fn open_heartbeats(&mut self, port: u16) {
+        self.heartbeats = Some((self.sockets.add(socket(port)), port));
+    }
+
+    /// A new TCP socket with buffers of this size each way. It breaks a connection whose other end does not acknowledge,
+    /// or says nothing at all, for so long.
+    pub fn add_tcp(&mut self, buffer_bytes: usize, patience: Duration) -> SocketHandle {
+        let buffer = || tcp::SocketBuffer::new(vec![0; buffer_bytes]);
+        let mut socket = tcp::Socket::new(buffer(), buffer());
+        socket.set_nagle_enabled(false);
+        socket.set_timeout(Some(smoltcp::time::Duration::from_micros(
+            u64::try_from(patience.as_micros()).unwrap_or(u64::MAX),
+        )));
+        self.sockets.add(socket)
+    }
+
+    /// Lets go of a TCP socket, and of whatever it still had to say.
+    pub fn remove_tcp(&mut self, handle: SocketHandle) {
+        self.sockets.remove(handle);
+    }
+
+    /// A TCP socket of [`Link::add_tcp`].
+    pub fn tcp(&mut self, handle: SocketHandle) -> &mut tcp::Socket<'static> {
+        self.sockets.get_mut::<tcp::Socket<'static>>(handle)
+    }
+
+    /// Begins a connection. `false` where the socket or the addresses do not allow it.
+    pub fn connect(&mut self, handle: SocketHandle, local: SocketAddr, remote: SocketAddr) -> bool {
+        let socket = self.sockets.get_mut::<tcp::Socket<'static>>(handle);
+        socket.connect(self.interface.context(), IpEndpoint::from(remote), IpEndpoint::from(local)).is_ok()
     }
 
     /// Lets time pass.
@@ -165,10 +205,11 @@ impl Link {
         if !fits {
             return Err(DropReason::DatagramTooBig);
         }
-        let handle = match local.port() {
-            IKE_PORT => self.ike,
-            wire::natt::PORT => self.nat_traversal,
-            _ => return Err(DropReason::NotIkePort),
+        let handle = match (local.port(), self.heartbeats) {
+            (IKE_PORT, _) => self.ike,
+            (wire::natt::PORT, _) => self.nat_traversal,
+            (port, Some((handle, heartbeats))) if port == heartbeats => handle,
+            (_, _) => return Err(DropReason::NotIkePort),
         };
         let socket = self.sockets.get_mut::<udp::Socket<'_>>(handle);
         let mut metadata = udp::UdpMetadata::from(IpEndpoint::from(remote));
@@ -191,7 +232,8 @@ impl Link {
 
     /// The next UDP datagram received.
     pub fn poll_datagram(&mut self) -> Option<Datagram> {
-        [(self.ike, IKE_PORT), (self.nat_traversal, wire::natt::PORT)].into_iter().find_map(|(handle, port)| {
+        let ports = [Some((self.ike, IKE_PORT)), Some((self.nat_traversal, wire::natt::PORT)), self.heartbeats];
+        ports.into_iter().flatten().find_map(|(handle, port)| {
             let (payload, metadata) = self.sockets.get_mut::<udp::Socket<'_>>(handle).recv().ok()?;
             let local = SocketAddr::new(metadata.local_address?.into(), port);
             let remote = SocketAddr::new(metadata.endpoint.addr.into(), metadata.endpoint.port);
@@ -200,7 +242,7 @@ impl Link {
     }
 
     /// Drives out everything that waits, the last fragment included.
-    fn drive(&mut self, now: Instant) {
+    pub fn drive(&mut self, now: Instant) {
         loop {
             let before = self.device.sent.len();
             self.interface.poll_egress(to_smoltcp(now), &mut self.device, &mut self.sockets);
@@ -208,7 +250,9 @@ impl Link {
                 break;
             }
         }
-        self.deadline = self.interface.poll_at(to_smoltcp(now), &self.sockets).map(from_smoltcp);
+        // What could not leave now will not leave sooner by asking again at once.
+        let soonest = now + Duration::from_millis(1);
+        self.deadline = self.interface.poll_at(to_smoltcp(now), &self.sockets).map(|at| from_smoltcp(at).max(soonest));
     }
 }
 

@@ -1,4 +1,5 @@
-//! The IP stack of our own addresses: ARP, ICMP echo, IKE's UDP, neighbours and routes, for ports that no kernel sees.
+//! The IP stack of our own addresses: ARP, ICMP echo, IKE's UDP, neighbours and routes, for ports that no kernel sees; in
+//! a cluster also the members' TCP and heartbeats on the trusted port, and probes of application hosts.
 //!
 //! Sans-IO: no socket, no thread, no clock. The control core hands in frames that data cores have punted, commands and
 //! the time, and takes out what is due:
@@ -6,8 +7,9 @@
 //! 1. [`Stack::new`] announces our addresses and asks for the routers.
 //! 2. [`Stack::handle_frame`], [`Stack::send_datagram`], [`Stack::resolve`] and the other commands, in any order.
 //! 3. [`Stack::handle_timeout`] when [`Stack::poll_timeout`] has come.
-//! 4. After any of these: [`Stack::poll_transmit`], [`Stack::poll_datagram`], [`Stack::poll_neighbour`] and
-//!    [`Stack::poll_event`], each until it is empty.
+//! 4. After any of these: [`Stack::poll_datagram`], [`Stack::poll_stream`], [`Stack::poll_heartbeat`],
+//!    [`Stack::poll_probe`], [`Stack::poll_transmit`], [`Stack::poll_neighbour`] and [`Stack::poll_event`], each until it
+//!    is empty. Taking from a stream may give rise to frames, so frames come after it.
 //!
 //! # Promises
 //!
@@ -17,6 +19,7 @@
 //! - A neighbour is known because we asked for it. Frames of strangers refresh what is wanted; they create nothing, and
 //!   say nothing about a DVIPA on its own port.
 //! - IKE is answered to the station that it came from, so an unresolved neighbour never silences it.
+//! - TCP is spoken with members on the trusted port, and with whom we probe. Strangers' segments reach no socket.
 //! - Every table and queue is bounded, and what finds no place is counted under a [`DropReason`]. Every frame received
 //!   ends exactly once, see [`Counters`].
 //!
@@ -33,13 +36,16 @@ mod limit;
 mod link;
 mod neighbour;
 mod port;
+mod probes;
 mod queue;
 mod reassembly;
 mod receive;
 mod return_path;
 mod send;
+mod streams;
 #[cfg(test)]
 mod tests;
+mod trusted;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
@@ -58,10 +64,15 @@ use link::Link;
 pub use neighbour::Resolution;
 use neighbour::{Limits, NeighbourTable};
 pub use port::{Dvipa, MTU_MIN, PortAddress, PortSettings, SettingsError, StackSettings};
+pub use probes::{ProbeError, ProbeId, ProbeOutcome};
+use probes::Probes;
 pub use queue::IkeDatagram;
 use queue::{DatagramQueue, TransmitQueue, WaitingPackets};
 use reassembly::Reassembler;
 use return_path::ReturnPaths;
+pub use streams::STREAM_BUFFER_BYTES;
+use trusted::Trusted;
+pub use trusted::{HEARTBEAT_PORT, MEMBERS_MAX, TrustedError, TrustedSettings, XCF_PORT};
 
 /// Neighbours that the table holds; routers of static routes come on top.
 const NEIGHBOURS: Limits = Limits { entries: 4_096, unresolved: 512 };
@@ -130,6 +141,8 @@ pub struct Stack {
     echoes: RateLimit,
     errors: RateLimit,
     identification: u16,
+    trusted: Option<Trusted>,
+    probes: Probes,
     counters: Counters,
 }
 
@@ -171,6 +184,8 @@ impl Stack {
             events_lost: 0,
             echoes: RateLimit::new(ECHOES.0, ECHOES.1),
             errors: RateLimit::new(ERRORS.0, ERRORS.1),
+            trusted: None,
+            probes: Probes::default(),
             counters: Counters::default(),
         };
         for (hop, mac) in fixed {
@@ -262,6 +277,8 @@ impl Stack {
             }
             self.send_link_packets(now, port);
         }
+        self.follow_streams(now);
+        self.end_late_probes(now);
         self.settle(now);
     }
 
@@ -269,7 +286,13 @@ impl Stack {
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         let of_links = self.ports.values().filter_map(|port| port.link.poll_timeout());
-        let of_tables = [self.neighbours.poll_timeout(), self.reassembler.poll_timeout(), self.claims.poll_timeout()];
+        let of_tables = [
+            self.neighbours.poll_timeout(),
+            self.reassembler.poll_timeout(),
+            self.claims.poll_timeout(),
+            self.poll_stream_timeout(),
+            self.probes.poll_timeout(),
+        ];
         of_links.chain(of_tables.into_iter().flatten()).min()
     }
 

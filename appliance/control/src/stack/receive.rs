@@ -1,10 +1,10 @@
 //! The way of a frame that a data core has punted, step by step; what a step refuses says why.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use ipsec::time::Instant;
 use wire::ethernet::{self, EtherType};
-use wire::{Error, Fragment, ipv4, ipv6, natt, protocol, udp};
+use wire::{Error, Fragment, ipv4, ipv6, natt, protocol, tcp, udp};
 
 use super::drops::DropReason;
 use super::link::{Datagram, IKE_PORT};
@@ -83,7 +83,7 @@ impl Stack {
         }
         view.check_options().map_err(options_refused)?;
         let (src, dst) = (IpAddr::V4(view.src()), IpAddr::V4(view.dst()));
-        self.check_addresses(origin, src, dst)?;
+        self.check_addresses(origin, src, dst, view.protocol())?;
         let whole = match view.fragment() {
             Fragment::Whole => {
                 let bytes = &bytes[..view.total_len()];
@@ -103,7 +103,7 @@ impl Stack {
         let view = ipv6::Packet::new_checked(bytes).map_err(|_| DropReason::IpMalformed)?;
         let upper = view.upper_layer().map_err(options_refused)?;
         let (src, dst) = (IpAddr::V6(view.src()), IpAddr::V6(view.dst()));
-        self.check_addresses(origin, src, dst)?;
+        self.check_addresses(origin, src, dst, upper.protocol)?;
         // What we serve comes without extension headers; RFC 7383 saves IKE the fragments.
         if upper.offset != ipv6::HEADER_LEN {
             return Err(DropReason::ProtocolNotServed);
@@ -113,12 +113,14 @@ impl Stack {
         self.receive_packet(now, origin, &Packet { src, dst, protocol: upper.protocol, bytes, payload })
     }
 
-    fn check_addresses(&self, origin: Origin, src: IpAddr, dst: IpAddr) -> Result<(), DropReason> {
+    fn check_addresses(&self, origin: Origin, src: IpAddr, dst: IpAddr, protocol: u8) -> Result<(), DropReason> {
         let settings = &self.ports.get(&origin.port).ok_or(DropReason::PortUnknown)?.settings;
         if self.claims.port_of(dst) != Some(origin.port) {
             return Err(DropReason::AddressNotServed);
         }
-        let is_ours = self.claims.port_of(src).is_some();
+        // Application hosts answer our probes from the DVIPA, which may be ours towards everybody else.
+        let is_answer = protocol == protocol::TCP && self.probes.awaits(origin.port, src);
+        let is_ours = self.claims.port_of(src).is_some() && !is_answer;
         if is_ours || !is_host_address(src) || settings.is_broadcast(src) {
             return Err(DropReason::SourceInvalid);
         }
@@ -169,6 +171,7 @@ impl Stack {
     fn receive_packet(&mut self, now: Instant, origin: Origin, packet: &Packet<'_>) -> Result<End, DropReason> {
         match (packet.protocol, packet.src) {
             (protocol::UDP, _) => self.receive_udp(now, origin, packet),
+            (protocol::TCP, _) => self.receive_tcp(now, origin, packet),
             (protocol::ICMP, IpAddr::V4(_)) | (protocol::ICMPV6, IpAddr::V6(_)) => {
                 self.receive_icmp(now, origin, packet)
             }
@@ -217,8 +220,10 @@ impl Stack {
 
     fn receive_udp(&mut self, now: Instant, origin: Origin, packet: &Packet<'_>) -> Result<End, DropReason> {
         let view = udp::Packet::new_checked(packet.payload).map_err(|_| DropReason::UdpMalformed)?;
+        let is_heartbeat = self.is_heartbeat(origin.port, packet.src, packet.dst, view.dst_port())?;
         match view.dst_port() {
             IKE_PORT => {}
+            _heartbeat if is_heartbeat => {}
             natt::PORT => match natt::classify(view.payload()) {
                 Ok(natt::Repr::Ike) => {}
                 Ok(natt::Repr::Keepalive) => return Err(DropReason::NatKeepalive),
@@ -230,13 +235,35 @@ impl Stack {
         let link = &mut self.ports.get_mut(&origin.port).ok_or(DropReason::PortUnknown)?.link;
         link.handle_packet(now, packet.bytes.to_vec());
         // smoltcp has judged checksum and length; a datagram that it refused gave rise to nothing.
-        let Datagram { local, remote, mut payload } = link.poll_datagram().ok_or(DropReason::UdpMalformed)?;
+        let datagram = link.poll_datagram().ok_or(DropReason::UdpMalformed)?;
+        if is_heartbeat {
+            return self.keep_heartbeat(datagram).map(|()| End::Accepted);
+        }
+        let Datagram { local, remote, mut payload } = datagram;
         if local.port() == natt::PORT {
             payload.drain(..natt::NON_ESP_MARKER.len());
         }
         self.return_paths.remember(now, remote.ip(), origin.port, origin.station);
         self.datagrams.push(IkeDatagram { local, remote, payload })?;
         Ok(End::Accepted)
+    }
+}
+
+impl Stack {
+    fn receive_tcp(&mut self, now: Instant, origin: Origin, packet: &Packet<'_>) -> Result<End, DropReason> {
+        let segment = tcp::Packet::new_checked(packet.payload).map_err(|_| DropReason::TcpMalformed)?;
+        if !segment.verify_checksum(packet.src, packet.dst) {
+            return Err(DropReason::TcpMalformed);
+        }
+        let from = SocketAddr::new(packet.src, segment.src_port());
+        let to = SocketAddr::new(packet.dst, segment.dst_port());
+        if let Some(probe) = self.probes.find(origin.port, to, from) {
+            self.receive_probed(now, probe, packet.bytes);
+            return Ok(End::Accepted);
+        }
+        let trusted = self.trusted.as_ref().ok_or(DropReason::TcpPortNotServed)?;
+        trusted.admits(origin.port, packet.src, packet.dst)?;
+        self.receive_member_tcp(now, from, packet.bytes, &segment).map(|()| End::Accepted)
     }
 }
 

@@ -4,6 +4,8 @@ mod hostile;
 mod icmp;
 mod ike;
 mod neighbours;
+mod probes;
+mod streams;
 
 use core::time::Duration;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -69,11 +71,13 @@ struct Segment {
     /// Whether the link loses this frame.
     loses: Loss,
     carried: Vec<Vec<u8>>,
+    /// Makes frames overtake each other.
+    reorders: Option<ChaCha20Rng>,
 }
 
 impl Segment {
     fn new(stacks: Vec<Stack>) -> Self {
-        Self { now: NOW, stacks, loses: Box::new(|_| false), carried: Vec::new() }
+        Self { now: NOW, stacks, loses: Box::new(|_| false), carried: Vec::new(), reorders: None }
     }
 
     /// Carries frames until nobody has any left.
@@ -86,6 +90,13 @@ impl Segment {
             }
             if frames.is_empty() {
                 break;
+            }
+            if let Some(rng) = &mut self.reorders {
+                for at in 1..frames.len() {
+                    if rng.next_u32().is_multiple_of(4) {
+                        frames.swap(at - 1, at);
+                    }
+                }
             }
             for (from, frame) in frames {
                 if (self.loses)(&frame) {
