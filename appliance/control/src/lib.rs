@@ -5,5 +5,4 @@
 pub mod config;
 pub mod control_core;
 pub mod report;
-pub mod sender_numbers;
 pub mod stack;

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use cluster::facility::senders::SenderPool;
 use control::config::{self, Config};
 use control::control_core::{self, ControlCore, CoreHandle, Parts, Surroundings};
 use control::report::PortRow;
-use control::sender_numbers::{SenderNumbers, SenderNumbersError};
 use control::stack::{SettingsError, Stack, StackSettings};
 use datapath::connections::Timeouts;
 use datapath::core::{Capacity, Common, DataCore};
@@ -20,9 +20,10 @@ use datapath::idle::IdlePolicy;
 use datapath::mailbox::mailbox;
 use datapath::routes::PortId;
 use dpdk::{Eal, EalArguments};
+use facility::Facility;
 use ike::config::EndpointConfig;
 use ipsec::engine::{self, EngineChoice, Selection};
-use ipsec::iv::IvGenerator;
+use ipsec::iv::{IvGenerator, SenderNumber};
 use ipsec::sad::SadSeed;
 use ipsec::time::Instant;
 use tracing::{info, warn};
@@ -32,6 +33,7 @@ use wire::flow::FlowSeed;
 use crate::asks::Asks;
 use crate::clock::Clock;
 use crate::device::{self, DeviceError, OpenPort, PacketMemory};
+use crate::facility::FacilityError;
 use crate::frame::{Frame, QueuePair};
 use crate::launch::{self, RunningCore};
 
@@ -39,6 +41,8 @@ use crate::launch::{self, RunningCore};
 const DRAIN: Duration = Duration::from_millis(100);
 /// How often the ports are looked at.
 const LOOK_PERIOD: Duration = Duration::from_millis(500);
+/// Sender numbers kept in store, so that a core whose IVs run out need not wait for the coupling facility.
+const SPARE_SENDERS: u32 = 4;
 /// How long the control core sleeps when nothing is to be done.
 const LONGEST_NAP: Duration = Duration::from_millis(1);
 
@@ -51,9 +55,12 @@ pub enum ApplianceError {
     /// A port did not open.
     #[error("{0}")]
     Device(#[from] DeviceError),
-    /// The counter behind IVs.
+    /// The coupling facility, and with it the counter behind IVs.
     #[error("{0}")]
-    SenderNumbers(#[from] SenderNumbersError),
+    Facility(#[from] FacilityError),
+    /// Fewer sender numbers were drawn than the cores need.
+    #[error("the coupling facility gave too few sender numbers")]
+    Senders,
     /// The IP stack refuses the addresses.
     #[error("{0}")]
     Stack(#[from] SettingsError),
@@ -81,6 +88,7 @@ pub struct Appliance {
     memory: PacketMemory,
     placement: config::Cores,
     clock: Clock,
+    facility: Facility,
     /// What each port was like when it was last looked at, and when that is done again.
     seen: Vec<SeenPort>,
     look_due: Instant,
@@ -95,14 +103,15 @@ impl Appliance {
     /// # Errors
     /// [`ApplianceError`]; nothing runs then.
     pub fn start(config: Config, state: &Path) -> Result<Appliance, ApplianceError> {
-        let mut sender_numbers = SenderNumbers::open(state)?;
+        let cores = config.cores.data.len();
         let Selection { engine, fell_back } = engine::select(EngineChoice::Auto)?;
         if let Some(reason) = fell_back {
             warn!(%reason, using = %engine, "the preferred AEAD engine cannot be used");
         }
-        let cores = config.cores.data.len();
         let eal = Eal::start(&eal_arguments(&config))?;
         pin_control(config.cores.control);
+        let (facility, started) = crate::facility::open(&config, state, senders_of(cores))?;
+        let mut senders = SenderPool::new(started.senders, SPARE_SENDERS);
         let clock = Clock::start(eal);
         let capacity = Capacity { connections: config.cores.connections, ..Capacity::default() };
         let memory = PacketMemory::take(eal, &config, capacity.handover)?;
@@ -119,11 +128,11 @@ impl Appliance {
             timeouts: Timeouts::default(),
         };
         let (open_ports, queues) = split(&config, ports);
-        let (data_cores, handles) = data_cores(&common, queues, &mut sender_numbers)?;
+        let (data_cores, handles) = data_cores(&common, queues, &mut senders)?;
         let stop = Arc::new(AtomicBool::new(false));
         let idle = idle_policy(config.cores.idle);
         let running = launch_all(eal, data_cores, idle, clock, &stop)?;
-        let ike_config = EndpointConfig { sender_id: sender_numbers.draw()?.id().get(), ..EndpointConfig::default() };
+        let ike_config = EndpointConfig { sender_id: draw(&mut senders)?.id().get(), ..EndpointConfig::default() };
         let outbound_sequences = outbound_sequences(&config);
         let mut ike = ike::Endpoint::new(ike_config, random()?);
         ike.set_connections(config.connections, config.secrets);
@@ -131,7 +140,7 @@ impl Appliance {
             stack,
             ike,
             cores: handles,
-            sender_numbers,
+            senders,
             engine,
             outbound_sequences,
             port_mtus: config.ports.iter().map(|port| port.mtu_bytes).collect(),
@@ -142,7 +151,18 @@ impl Appliance {
         let ports: Vec<_> = config.ports.into_iter().zip(open_ports).collect();
         let seen = ports.iter().map(|(_, port)| SeenPort::now(port)).collect();
         let look_due = clock.now();
-        Ok(Appliance { control, ports, memory, placement: config.cores, clock, seen, look_due, cores: running, stop })
+        Ok(Appliance {
+            control,
+            ports,
+            memory,
+            placement: config.cores,
+            clock,
+            facility,
+            seen,
+            look_due,
+            cores: running,
+            stop,
+        })
     }
 
     /// Answers what operators have asked.
@@ -162,9 +182,24 @@ impl Appliance {
             self.look_due = now + LOOK_PERIOD;
             self.look_at_ports(now);
         }
+        self.serve_facility(now);
         if !self.control.poll(now) {
             let until_due = self.control.poll_timeout().map_or(LONGEST_NAP, |due| due.saturating_since(now));
             std::thread::sleep(until_due.min(LONGEST_NAP));
+        }
+    }
+
+    /// Carries questions to the coupling facility, and answers back.
+    fn serve_facility(&mut self, now: Instant) {
+        while let Some(reply) = self.facility.poll() {
+            self.control.handle_facility_reply(now, &reply);
+        }
+        while let Some(request) = self.control.poll_facility_request(now) {
+            if let Err(error) = self.facility.submit(request) {
+                warn!(%error, "the coupling facility was not asked");
+                self.control.facility_refused(now);
+                break;
+            }
         }
     }
 
@@ -292,21 +327,26 @@ fn split(config: &Config, ports: Vec<OpenPort>) -> (Vec<dpdk::Port>, PortQueues)
     with_facts.unzip()
 }
 
+/// How many sender numbers a start takes at once: one for each data core, one for IKE, and some for later.
+fn senders_of(cores: usize) -> u32 {
+    u32::try_from(cores).unwrap_or(u32::MAX).saturating_add(1 + SPARE_SENDERS)
+}
+
+fn draw(senders: &mut SenderPool) -> Result<SenderNumber, ApplianceError> {
+    senders.take().ok_or(ApplianceError::Senders)
+}
+
 type BuiltCores = (Vec<DataCore<QueuePair>>, Vec<CoreHandle<Frame>>);
 
 /// Gives each core its queues of every port, its rings, its mailbox and its IVs.
-fn data_cores(
-    common: &Common,
-    ports: PortQueues,
-    sender_numbers: &mut SenderNumbers,
-) -> Result<BuiltCores, ApplianceError> {
+fn data_cores(common: &Common, ports: PortQueues, senders: &mut SenderPool) -> Result<BuiltCores, ApplianceError> {
     let cores = ports.first().map_or(0, |(_, queues)| queues.len());
     let mut ports: Vec<_> = ports.into_iter().map(|(facts, queues)| (facts, queues.into_iter())).collect();
     let (mut built, mut handles) = (Vec::new(), Vec::new());
     for handover in mesh(cores, common.capacity.handover) {
         let own = ports.iter_mut().filter_map(|(facts, queues)| Some(CorePort::new(*facts, queues.next()?)));
         let (core_end, link) = mailbox();
-        let ivs = IvGenerator::new(sender_numbers.draw()?);
+        let ivs = IvGenerator::new(draw(senders)?);
         let core = DataCore::new(common.clone(), own.collect(), handover, core_end, ivs);
         handles.push(CoreHandle::new(link, core.ledger(), core.poll_counters()));
         built.push(core);

@@ -8,6 +8,7 @@ pub mod appliance;
 pub mod asks;
 pub mod clock;
 pub mod device;
+pub mod facility;
 pub mod frame;
 pub mod launch;
 pub mod panics;

@@ -104,8 +104,8 @@ pub struct Facility {
 pub struct FacilityTls {
     /// Whom to believe, a PEM file.
     pub ca: PathBuf,
-    /// Our certificate (a PEM file) and key (the text of one), where etcd asks for one.
-    pub client: Option<(PathBuf, SecretBytes)>,
+    /// Our certificate and its key, PEM files both, where etcd asks for one.
+    pub client: Option<(PathBuf, PathBuf)>,
 }
 
 impl Cluster {
@@ -321,7 +321,7 @@ fn facility_tls(
             let client = match (&raw.certificate, &raw.key) {
                 (None, None) => None,
                 (Some(certificate), Some(key)) => {
-                    Some((path(&here.key("certificate"), certificate, sources)?, read(&here.key("key"), key, sources)?))
+                    Some((path(&here.key("certificate"), certificate, sources)?, path(&here.key("key"), key, sources)?))
                 }
                 (Some(word), None) => return Err(here.missing(word, "key", "the certificate's key")),
                 (None, Some(word)) => return Err(here.missing(word, "certificate", "the key's certificate")),

@@ -17,19 +17,20 @@ mod listing;
 mod peers;
 mod policy;
 mod registry;
+mod senders;
 mod snapshot;
 
 use core::net::IpAddr;
 use core::time::Duration;
 use std::collections::{BTreeMap, VecDeque};
 
+use cluster::facility::senders::SenderPool;
 use datapath::buffer::PacketBuffer;
 use datapath::mailbox::{Command, Event, PuntReason, Retired, SaName};
 use datapath::routes::{NextHop, PortId};
 use ike::Endpoint;
 use ike::event::{ChildUp, DownReason, SendFrom};
 use ipsec::engine::Engine;
-use ipsec::iv::IvGenerator;
 use ipsec::sa::{Direction, SaParameters};
 use ipsec::time::Instant;
 use tracing::{debug, info, warn};
@@ -37,7 +38,6 @@ use tracing::{debug, info, warn};
 use wire::flow::FlowKey;
 
 use crate::report::WhereRow;
-use crate::sender_numbers::{SenderNumbers, SenderNumbersError};
 use crate::stack::Stack;
 
 pub use cores::CoreHandle;
@@ -48,6 +48,7 @@ use listing::Search;
 pub use policy::policy;
 pub use registry::{Half, Registered};
 use registry::{Registry, Sending};
+use senders::Senders;
 pub use snapshot::Surroundings;
 
 /// Punted frames and events looked at from one core in one poll, so that no core starves the others or IKE's timers.
@@ -71,8 +72,8 @@ pub struct Parts<B> {
     pub ike: Endpoint,
     /// The data cores.
     pub cores: Vec<CoreHandle<B>>,
-    /// The durable counter behind IVs.
-    pub sender_numbers: SenderNumbers,
+    /// The sender numbers that were drawn for this start, but for those that the cores and IKE hold.
+    pub senders: SenderPool,
     /// The AEAD engine that passed its self-test.
     pub engine: Engine,
     /// MTU of each port, by number.
@@ -89,7 +90,9 @@ pub struct ControlCore<B> {
     ike: Endpoint,
     cores: Cores<B>,
     registry: Registry,
-    sender_numbers: SenderNumbers,
+    senders: Senders,
+    /// What the next request to the coupling facility is called.
+    next_request: u64,
     frames: FrameSource<B>,
     listing: Option<Listing>,
     search: Option<Search>,
@@ -111,7 +114,8 @@ impl<B: PacketBuffer> ControlCore<B> {
             ike: parts.ike,
             cores: Cores::new(parts.cores),
             registry,
-            sender_numbers: parts.sender_numbers,
+            senders: Senders::new(parts.senders),
+            next_request: 0,
             frames: parts.frames,
             listing: None,
             search: None,
@@ -132,6 +136,7 @@ impl<B: PacketBuffer> ControlCore<B> {
         busy |= self.pass_datagrams_to_ike(now);
         busy |= self.follow_ike(now);
         self.follow_neighbours();
+        self.renew_ivs(now);
         self.cores.flush();
         self.send_ike(now);
         busy |= self.send_frames();
@@ -147,9 +152,29 @@ impl<B: PacketBuffer> ControlCore<B> {
         timeouts.into_iter().flatten().min()
     }
 
+    /// What is next to be asked of the coupling facility. Whoever carries it there brings the reply to
+    /// [`ControlCore::handle_facility_reply`], or says [`ControlCore::facility_refused`].
+    pub fn poll_facility_request(&mut self, now: Instant) -> Option<cluster::facility::Request> {
+        let request = self.senders.poll_request(now, self.next_request)?;
+        self.next_request += 1;
+        Some(request)
+    }
+
+    /// A reply of the coupling facility.
+    pub fn handle_facility_reply(&mut self, now: Instant, reply: &cluster::facility::Reply) {
+        if !self.senders.handle_reply(now, reply) {
+            debug!(id = reply.id, "nobody waits for this reply of the coupling facility");
+        }
+    }
+
+    /// The last request could not even be asked.
+    pub fn facility_refused(&mut self, now: Instant) {
+        self.senders.refused(now);
+    }
+
     /// Installs a lab SA that no IKE stands behind.
     pub fn install_static(&mut self, inbound: Option<SaParameters>, outbound: Option<SaParameters>) {
-        let born_at = self.sender_numbers.current();
+        let born_at = self.senders.birth();
         let plan = self.registry.admit(inbound, outbound, born_at, self.stack.routes());
         match plan {
             Ok(id) => {
@@ -282,7 +307,7 @@ impl<B: PacketBuffer> ControlCore<B> {
                 let resolution = self.stack.resolve(now, hop.port, hop.address);
                 debug!(address = %hop.address, ?resolution, "a packet wants a neighbour");
             }
-            Event::IvsWanted => self.renew_ivs(core),
+            Event::IvsWanted => self.senders.want(core),
             Event::Connections { page, next } => {
                 if let Some(listing) = &mut self.listing {
                     listing.add(core, page, next, &mut self.cores);
@@ -326,16 +351,11 @@ impl<B: PacketBuffer> ControlCore<B> {
         }
     }
 
-    /// A new sender number for a core whose IVs have run out or have grown too old.
-    fn renew_ivs(&mut self, core: usize) {
-        match self.draw_ivs() {
-            Ok(ivs) => self.cores.tell(core, Command::Ivs(Box::new(ivs))),
-            Err(error) => warn!(%error, core, "no new sender number; the core cannot encrypt"),
+    /// New sender numbers for the cores whose IVs have run out or have grown too old.
+    fn renew_ivs(&mut self, now: Instant) {
+        while let Some((core, ivs)) = self.senders.renew(now) {
+            self.cores.tell(core, Command::Ivs(Box::new(ivs)));
         }
-    }
-
-    fn draw_ivs(&mut self) -> Result<IvGenerator, SenderNumbersError> {
-        self.sender_numbers.draw().map(IvGenerator::new)
     }
 
     fn run_timers(&mut self, now: Instant) -> bool {
@@ -403,7 +423,7 @@ impl<B: PacketBuffer> ControlCore<B> {
         let (name, dvipa, peer) = (children.inbound.name.clone(), children.inbound.dvipa, children.inbound.peer);
         let (inbound, outbound) = (children.inbound.spi, children.outbound.spi);
         let peer_name = children.inbound.peer_name.clone();
-        let born_at = self.sender_numbers.current();
+        let born_at = self.senders.birth();
         let id =
             match self.registry.admit(Some(children.inbound), Some(children.outbound), born_at, self.stack.routes()) {
                 Ok(id) => id,

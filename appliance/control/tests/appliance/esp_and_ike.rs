@@ -31,7 +31,7 @@ fn pass(world: &mut World, client: &mut Client, span: Duration) {
 #[test]
 fn nobody_is_asked_whether_he_lives_while_his_esp_comes_and_everybody_is_when_it_ends() {
     let settings = ConnectionSettings { dpd_delay: Some(DPD_DELAY), ..server_settings(Lifetime::NONE) };
-    let (mut world, mut client) = connected_with("liveness", settings, None);
+    let (mut world, mut client) = connected_with(settings, None);
     let before = asked(&world);
     for round in 0..30 {
         // One way, and by whichever core.
@@ -54,10 +54,10 @@ fn nobody_is_asked_whether_he_lives_while_his_esp_comes_and_everybody_is_when_it
     assert!(asked(&world) > before + 1, "a replay passed for a sign of life");
 }
 
-fn behind_nat(name: &str) -> (World, Client) {
+fn behind_nat() -> (World, Client) {
     let mut settings = server_settings(Lifetime::NONE);
     settings.children[0].remote_ts = vec![format!("{CLIENT}/32").parse().unwrap()];
-    connected_with(name, settings, Some(Nat::new(OUTSIDE[0], 10_000)))
+    connected_with(settings, Some(Nat::new(OUTSIDE[0], 10_000)))
 }
 
 fn remote(world: &World) -> core::net::SocketAddr {
@@ -66,7 +66,7 @@ fn remote(world: &World) -> core::net::SocketAddr {
 
 #[test]
 fn a_peer_whose_nat_moves_it_is_followed_by_its_esp_alone() {
-    let (mut world, mut client) = behind_nat("moved");
+    let (mut world, mut client) = behind_nat();
     assert_eq!(round_trip(&mut world, &mut client, 0, 40_000, Flags::SYN), (1, 1));
     assert_eq!(remote(&world), client.nat.unwrap().shown());
     let before = asked(&world);
@@ -90,7 +90,7 @@ fn a_peer_whose_nat_moves_it_is_followed_by_its_esp_alone() {
 
 #[test]
 fn hostile_27_esp_that_is_forged_or_replayed_from_elsewhere_moves_nobody() {
-    let (mut world, mut client) = behind_nat("unmoved");
+    let (mut world, mut client) = behind_nat();
     let (home, away) = (client.nat, Some(Nat::new(OUTSIDE[1], 30_000)));
     client.nat = None;
     let genuine = client.seal(&segment(true, 40_000, Flags::SYN, 10));
@@ -115,7 +115,7 @@ fn hostile_27_esp_that_is_forged_or_replayed_from_elsewhere_moves_nobody() {
 
 #[test]
 fn an_sa_that_waits_for_its_first_packet_while_the_peer_moves_is_sent_on_to_where_the_peer_went() {
-    let (mut world, mut client) = behind_nat("waiting");
+    let (mut world, mut client) = behind_nat();
     let inbound = world.control.ike().sas().next().unwrap().children[0].outbound;
     client.ike.rekey_child(world.now, inbound).unwrap();
     client.step(&mut world);

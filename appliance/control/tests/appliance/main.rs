@@ -15,13 +15,13 @@ use wire::tcp::Flags;
 use world::World;
 
 /// A world in which the client's first CHILD_SA is up.
-fn connected(name: &str, lifetime: Lifetime) -> (World, Client) {
-    connected_with(name, server_settings(lifetime), None)
+fn connected(lifetime: Lifetime) -> (World, Client) {
+    connected_with(server_settings(lifetime), None)
 }
 
 /// The same with other settings of the appliance, or with a NAT in front of the client.
-fn connected_with(name: &str, settings: ConnectionSettings, nat: Option<Nat>) -> (World, Client) {
-    let mut world = World::new(name, settings);
+fn connected_with(settings: ConnectionSettings, nat: Option<Nat>) -> (World, Client) {
+    let mut world = World::new(settings);
     let mut client = Client::new(&world);
     client.nat = nat;
     client.connect(&world);
@@ -61,7 +61,7 @@ fn round_trip(world: &mut World, client: &mut Client, core: usize, client_port: 
 
 #[test]
 fn a_client_reaches_a_service_through_esp() {
-    let (mut world, mut client) = connected("reach", Lifetime::NONE);
+    let (mut world, mut client) = connected(Lifetime::NONE);
     for client_port in 40_000..40_020 {
         let core = usize::from(client_port) % 2;
         assert_eq!(round_trip(&mut world, &mut client, core, client_port, Flags::SYN), (1, 1), "port {client_port}");
@@ -80,7 +80,7 @@ fn a_client_reaches_a_service_through_esp() {
 /// What is handed to the control core and dropped there is as visible as what the data cores drop themselves.
 #[test]
 fn every_part_of_the_appliance_shows_its_drops() {
-    let (mut world, mut client) = connected("drops", Lifetime::NONE);
+    let (mut world, mut client) = connected(Lifetime::NONE);
     let again = client.send(&mut world, 0, &segment(true, 40_000, Flags::SYN, 10));
     world.inject(PortRole::Network, 1, &again);
     let arp = framed(world::CLIENT_MAC, world::NETWORK_MAC, &[0; 28]);
@@ -107,7 +107,7 @@ fn every_part_of_the_appliance_shows_its_drops() {
 fn extended_sequence_numbers_are_agreed_on_and_stay_over_a_rekeying() {
     let mut settings = server_settings(Lifetime::NONE);
     settings.children[0].proposals = vec!["aes128gcm16-esn-noesn".parse().unwrap()];
-    let mut world = World::new("esn", settings);
+    let mut world = World::new(settings);
     // The client offers both, as a strongSwan would with these words.
     let mut client = Client::offering(&world, "aes128gcm16-noesn-esn");
     client.connect(&world);
@@ -129,7 +129,7 @@ fn extended_sequence_numbers_are_agreed_on_and_stay_over_a_rekeying() {
 /// A service on the next wire is quicker than the news of the client's first packet is on its way through control.
 #[test]
 fn the_first_answer_of_all_finds_its_sa() {
-    let mut world = World::new("first", server_settings(Lifetime::NONE));
+    let mut world = World::new(server_settings(Lifetime::NONE));
     let mut client = Client::new(&world);
     client.connect(&world);
     while !client.is_up() {
@@ -151,7 +151,7 @@ fn the_first_answer_of_all_finds_its_sa() {
 
 #[test]
 fn connections_are_listed_from_every_core() {
-    let (mut world, mut client) = connected("list", Lifetime::NONE);
+    let (mut world, mut client) = connected(Lifetime::NONE);
     for client_port in 40_000..40_020 {
         round_trip(&mut world, &mut client, 0, client_port, Flags::SYN);
     }
@@ -171,7 +171,7 @@ fn connections_are_listed_from_every_core() {
 #[test]
 fn a_soft_limit_of_bytes_rekeys_without_a_lost_packet() {
     let bytes = Limits { soft: Some(20_000), hard: Some(60_000) };
-    let (mut world, mut client) = connected("rekey", Lifetime { bytes, ..Lifetime::NONE });
+    let (mut world, mut client) = connected(Lifetime { bytes, ..Lifetime::NONE });
     let mut answered = 0;
     for round in 0..200 {
         let (delivered, received) = round_trip(&mut world, &mut client, round % 2, 40_000, Flags::ACK);
@@ -194,7 +194,7 @@ fn a_soft_limit_of_bytes_rekeys_without_a_lost_packet() {
 #[test]
 fn what_was_sent_before_a_rekey_arrives_after_it() {
     let bytes = Limits { soft: Some(20_000), hard: Some(60_000) };
-    let (mut world, mut client) = connected("late", Lifetime { bytes, ..Lifetime::NONE });
+    let (mut world, mut client) = connected(Lifetime { bytes, ..Lifetime::NONE });
     let late = client.seal(&segment(true, 40_001, Flags::SYN, 10));
     let before = client.downs;
     while client.downs == before {
@@ -210,7 +210,7 @@ fn what_was_sent_before_a_rekey_arrives_after_it() {
 #[test]
 fn hostile_32_a_replay_after_a_rekey_is_never_delivered() {
     let bytes = Limits { soft: Some(20_000), hard: Some(60_000) };
-    let (mut world, mut client) = connected("replay", Lifetime { bytes, ..Lifetime::NONE });
+    let (mut world, mut client) = connected(Lifetime { bytes, ..Lifetime::NONE });
     let captured = client.send(&mut world, 0, &segment(true, 40_001, Flags::SYN, 10));
     for _ in 0..3 {
         world.step();
@@ -234,7 +234,7 @@ fn hostile_32_a_replay_after_a_rekey_is_never_delivered() {
 
 #[test]
 fn shutting_down_deletes_the_sas_at_the_peer() {
-    let (mut world, mut client) = connected("shutdown", Lifetime::NONE);
+    let (mut world, mut client) = connected(Lifetime::NONE);
     assert_eq!(client.sas(), 1);
     world.control.initiate_shutdown(world.now);
     for _ in 0..500 {
@@ -248,7 +248,7 @@ fn shutting_down_deletes_the_sas_at_the_peer() {
 
 #[test]
 fn a_client_that_was_killed_leaves_nothing_behind_when_it_starts_anew() {
-    let (mut world, first) = connected("killed", Lifetime::NONE);
+    let (mut world, first) = connected(Lifetime::NONE);
     drop(first);
     let mut second = Client::new(&world);
     second.connect(&world);
@@ -260,7 +260,7 @@ fn a_client_that_was_killed_leaves_nothing_behind_when_it_starts_anew() {
 #[test]
 fn no_frame_leaks_over_a_life_of_rekeys() {
     let bytes = Limits { soft: Some(20_000), hard: Some(60_000) };
-    let (mut world, mut client) = connected("leak", Lifetime { bytes, ..Lifetime::NONE });
+    let (mut world, mut client) = connected(Lifetime { bytes, ..Lifetime::NONE });
     for _ in 0..100 {
         round_trip(&mut world, &mut client, 0, 40_000, Flags::ACK);
     }
@@ -276,7 +276,7 @@ fn no_frame_leaks_over_a_life_of_rekeys() {
 /// may come so, and sees then that it is none.
 #[test]
 fn hostile_38_a_clear_datagram_in_fragments_is_counted_and_delivered_nowhere() {
-    let (mut world, _client) = connected("clear-fragments", Lifetime::NONE);
+    let (mut world, _client) = connected(Lifetime::NONE);
     let datagram = [&40_000_u16.to_be_bytes()[..], &80_u16.to_be_bytes(), &[0, 40, 0, 0], &[7; 32]].concat();
     for (offset, bytes) in [(0, &datagram[..24]), (24, &datagram[24..])] {
         let mut packet = vec![0; wire::ipv4::HEADER_LEN];

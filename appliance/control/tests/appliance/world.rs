@@ -3,12 +3,14 @@
 
 use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
-use std::path::PathBuf;
 use std::sync::Arc;
 
+use cluster::facility::Reply;
+use cluster::facility::memory::Store;
+use cluster::facility::senders::SenderPool;
+use cluster::facility::start::{Progress, Start, Started};
 use control::control_core::{ControlCore, CoreHandle, Parts, Surroundings};
 use control::report::Snapshot;
-use control::sender_numbers::SenderNumbers;
 use control::stack::{Dvipa, PortAddress, PortSettings, Stack, StackSettings};
 use datapath::buffer::{PacketBuffer, PortQueue};
 use datapath::burst::Burst;
@@ -57,12 +59,19 @@ pub struct World {
     pub network: Vec<Wire>,
     pub inside: Vec<Wire>,
     pub pool: Pool,
-    state: PathBuf,
+    pub facility: Store,
 }
 
-impl Drop for World {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.state);
+/// A coupling facility of the appliance's own, and this start's registration in it.
+fn register(senders: u32) -> (Store, Started) {
+    let mut facility = Store::default();
+    let mut start = Start::new(cluster::id::MemberId(0), [6; 16], senders);
+    loop {
+        let outcome = facility.execute(&start.request(0)).unwrap();
+        match start.take(&outcome).unwrap() {
+            Progress::Again(again) => start = again,
+            Progress::Done(started) => return (facility, started),
+        }
     }
 }
 
@@ -91,12 +100,11 @@ pub fn secrets() -> Secrets {
 }
 
 impl World {
-    /// An appliance with two data cores whose one connection is `settings`. `name` keeps its state directory apart.
-    pub fn new(name: &str, settings: ConnectionSettings) -> World {
+    /// An appliance with two data cores whose one connection is `settings`.
+    pub fn new(settings: ConnectionSettings) -> World {
         let now = Instant::from_secs(10);
-        let state = std::env::temp_dir().join(format!("phalanx-world-{name}-{}", std::process::id()));
-        let _ = std::fs::remove_dir_all(&state);
-        let mut sender_numbers = SenderNumbers::open(&state).unwrap();
+        let (facility, started) = register(CORES as u32 + 2);
+        let mut senders = SenderPool::new(started.senders, 2);
         let stack = stack(now);
         let common = Common {
             routes: Arc::new(stack.routes().clone()),
@@ -115,7 +123,7 @@ impl World {
                 CorePort::new(facts(1, PortRole::Inside, INSIDE_MAC), near_inside),
             ];
             let (end, link) = mailbox();
-            let ivs = IvGenerator::new(sender_numbers.draw().unwrap());
+            let ivs = IvGenerator::new(senders.take().unwrap());
             let core = DataCore::new(common.clone(), ports, handover, end, ivs);
             handles.push(CoreHandle::new(link, core.ledger(), core.poll_counters()));
             cores.push(core);
@@ -130,19 +138,23 @@ impl World {
             stack,
             ike,
             cores: handles,
-            sender_numbers,
+            senders,
             engine: engine::select(EngineChoice::Auto).unwrap().engine,
             port_mtus: vec![MTU, MTU],
             outbound_sequences: [(ip(DVIPA), "auto".to_owned())].into(),
             frames: Box::new(move |bytes| frames.frame(bytes)),
         });
-        World { now, control, cores, network, inside, pool, state }
+        World { now, control, cores, network, inside, pool, facility }
     }
 
     /// One millisecond of the appliance's life; afterwards its books must balance.
     pub fn step(&mut self) {
         self.now += STEP;
         self.control.poll(self.now);
+        while let Some(request) = self.control.poll_facility_request(self.now) {
+            let outcome = Ok(self.facility.execute(&request).unwrap());
+            self.control.handle_facility_reply(self.now, &Reply { id: request.id, outcome });
+        }
         for core in &mut self.cores {
             core.poll(self.now);
         }
