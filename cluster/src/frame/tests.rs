@@ -207,6 +207,15 @@ fn padding_of_the_link_is_not_payload() {
 }
 
 #[test]
+fn what_stands_behind_the_datagram_is_not_payload() {
+    let path = paths()[2];
+    let mut bytes = written(path, &sample(Kind::NumberGrant), &[7; 30]);
+    let udp_len = bytes.len() as u16 - 20 - 6;
+    wire::udp::Packet::new_unchecked(&mut bytes[20..]).set_len(udp_len);
+    assert_eq!(bytes[find(&bytes).unwrap().payload], [7; 24]);
+}
+
+#[test]
 fn what_is_somebody_elses_is_left_to_others_and_what_is_broken_is_not() {
     let change = |at: usize, to: u8| {
         let mut bytes = written(paths()[0], &sample(Kind::Esp), &[]);
