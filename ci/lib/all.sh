@@ -14,6 +14,8 @@
 . "$PHALANX_LIB/node.sh"
 # shellcheck source=net.sh
 . "$PHALANX_LIB/net.sh"
+# shellcheck source=cluster-net.sh
+. "$PHALANX_LIB/cluster-net.sh"
 # shellcheck source=peer.sh
 . "$PHALANX_LIB/peer.sh"
 # shellcheck source=appliance.sh
@@ -26,3 +28,7 @@
 . "$PHALANX_LIB/report.sh"
 # shellcheck source=one.sh
 . "$PHALANX_LIB/one.sh"
+# shellcheck source=cluster-members.sh
+. "$PHALANX_LIB/cluster-members.sh"
+# shellcheck source=cluster.sh
+. "$PHALANX_LIB/cluster.sh"

@@ -4,17 +4,17 @@
 
 # One line for each purpose, so that the reader learns why a package is there.
 declare -A install_why=(
-    [build]="the C side of the build: DPDK, ipsec-mb, and bindgen's parser for their headers"
+    [build]="the C side of the build: DPDK, ipsec-mb, bindgen's parser for their headers, and what etcd's client is made from"
     [network]="the demo's network: namespaces, address translation, captures"
     [peers]="the demo's clients: Debian trees with two strongSwan releases"
-    [service]="the demo's web server"
+    [service]="the demo's web server, and the coupling facility of its cluster"
     [tools]="reading JSON, fetching, checking the scripts, sending captured packets again"
 )
 declare -A install_packages=(
-    [build]="build-essential pkg-config git ca-certificates libdpdk-dev libipsec-mb-dev libclang-dev"
+    [build]="build-essential pkg-config git ca-certificates libdpdk-dev libipsec-mb-dev libclang-dev protobuf-compiler libprotobuf-dev"
     [network]="iproute2 nftables ethtool tcpdump procps"
     [peers]="debootstrap"
-    [service]="busybox"
+    [service]="busybox etcd-server etcd-client"
     [tools]="curl jq shellcheck tcpreplay"
 )
 install_order=(build network peers service tools)

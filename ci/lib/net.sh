@@ -48,21 +48,13 @@ route() { ip -n "phx-$1" route replace "${@:2}"; }
 
 # network_routes — again after a link was pulled: the kernel forgets routes over a link that is down.
 network_routes() {
-    route client1 default via "$client1_router"
-    route client2 default via "$nat_inside"
-    route nat default via "$nat_router"
+    clients_routes
     route router "$dvipa/32" dev phalanx
     route web1 default via "$inside_address"
 }
 
-# network_up — the nodes must stand.
-network_up() {
-    link client1 eth0 router client1
-    link client2 eth0 nat inside
-    link nat outside router nat
-    link router phalanx appliance1 net0
-    link appliance1 in0 web1 eth0
-
+# clients_addresses — those of client1, of client2 behind its NAT, and the router's towards them.
+clients_addresses() {
     address client1 "$client1_address/25" eth0
     address router "$client1_router/25" client1
 
@@ -81,7 +73,24 @@ network_up() {
 		    }
 		}
 	RULES
+    clients_routes
+}
 
+clients_routes() {
+    route client1 default via "$client1_router"
+    route client2 default via "$nat_inside"
+    route nat default via "$nat_router"
+}
+
+# network_up — the nodes must stand.
+network_up() {
+    link client1 eth0 router client1
+    link client2 eth0 nat inside
+    link nat outside router nat
+    link router phalanx appliance1 net0
+    link appliance1 in0 web1 eth0
+
+    clients_addresses
     address router "$network_router/24" phalanx
     in_net router sysctl -q -w net.ipv4.ip_forward=1
 

@@ -2,14 +2,15 @@
 # The clients: strongSwan, as Debian ships it, in nodes of their own.
 
 # name → Debian suite, raw_esp and what follows from it, and what a newcomer should know about it.
-declare -A peer_suite=([client1]=trixie [client2]=bookworm)
-declare -A peer_raw_esp=([client1]=yes [client2]=no)
-declare -A peer_encap=([client1]=none [client2]=udp)
-declare -A peer_address=([client1]=$client1_address [client2]=$client2_address)
+declare -A peer_suite=([client1]=trixie [client2]=bookworm [client3]=trixie)
+declare -A peer_raw_esp=([client1]=yes [client2]=no [client3]=yes)
+declare -A peer_encap=([client1]=none [client2]=udp [client3]=none)
+declare -A peer_address=([client1]=$client1_address [client2]=$client2_address [client3]=$client3_address)
 declare -A peer_encap_words=([none]="is native (IP protocol 50)" [udp]="is inside UDP port 4500")
 declare -A peer_about=(
     [client1]="on the open network, speaks native ESP (IP protocol 50)"
     [client2]="behind a NAT, speaks ESP inside UDP port 4500"
+    [client3]="on another open network, speaks native ESP"
 )
 
 # secret_make FILE — a fresh pre-shared key, in a form that swanctl and phalanx read alike.

@@ -11,7 +11,8 @@ use cluster::facility::senders::SenderPool;
 use control::config::{self, Config};
 use control::control_core::{self, ControlCore, CoreHandle, Parts, Surroundings};
 use control::report::PortRow;
-use control::stack::{SettingsError, Stack, StackSettings};
+use control::stack::{SettingsError, Stack, StackSettings, TrustedError};
+use datapath::cluster::ClusterCapacity;
 use datapath::connections::Timeouts;
 use datapath::core::{Capacity, Common, DataCore};
 use datapath::forwarding::{CorePort, PortFacts};
@@ -32,6 +33,7 @@ use wire::flow::FlowSeed;
 
 use crate::asks::Asks;
 use crate::clock::Clock;
+use crate::clustering::{self, ClusterError, Joined};
 use crate::device::{self, DeviceError, OpenPort, PacketMemory};
 use crate::facility::FacilityError;
 use crate::frame::{Frame, QueuePair};
@@ -61,6 +63,12 @@ pub enum ApplianceError {
     /// Fewer sender numbers were drawn than the cores need.
     #[error("the coupling facility gave too few sender numbers")]
     Senders,
+    /// It cannot be a member of its cluster.
+    #[error("{0}")]
+    Cluster(#[from] ClusterError),
+    /// The trusted port cannot be served.
+    #[error("{0}")]
+    Trusted(#[from] TrustedError),
     /// The IP stack refuses the addresses.
     #[error("{0}")]
     Stack(#[from] SettingsError),
@@ -112,13 +120,20 @@ impl Appliance {
         pin_control(config.cores.control);
         let (facility, started) = crate::facility::open(&config, state, senders_of(cores))?;
         let mut senders = SenderPool::new(started.senders, SPARE_SENDERS);
+        let joined = match &config.cluster {
+            Some(cluster) => Some(clustering::join(cluster, started.incarnation, started.fresh, senders.birth())?),
+            None => None,
+        };
         let clock = Clock::start(eal);
         let capacity = Capacity { connections: config.cores.connections, ..Capacity::default() };
         let memory = PacketMemory::take(eal, &config, capacity.handover)?;
         let open = |port| device::open_port(eal, port, cores, memory.received);
         let ports: Vec<OpenPort> = config.ports.iter().map(open).collect::<Result<_, _>>()?;
         let macs: Vec<MacAddress> = ports.iter().map(|port| MacAddress(port.mac)).collect();
-        let stack = Stack::new(clock.now(), StackSettings::from_config(&config, &macs), random()?)?;
+        let mut stack = Stack::new(clock.now(), StackSettings::from_config(&config, &macs), random()?)?;
+        if let Some(trusted) = config.cluster.as_ref().and_then(clustering::trusted) {
+            stack.open_trusted(trusted)?;
+        }
         let common = Common {
             routes: Arc::new(stack.routes().clone()),
             policy: Arc::new(control_core::policy(&config)),
@@ -128,19 +143,31 @@ impl Appliance {
             timeouts: Timeouts::default(),
         };
         let (open_ports, queues) = split(&config, ports);
-        let (data_cores, handles) = data_cores(&common, queues, &mut senders)?;
+        let cluster_capacity = config.cluster.is_some().then(|| cluster_capacity(&config));
+        let (data_cores, handles) = data_cores(&common, queues, cluster_capacity, &mut senders)?;
         let stop = Arc::new(AtomicBool::new(false));
         let idle = idle_policy(config.cores.idle);
         let running = launch_all(eal, data_cores, idle, clock, &stop)?;
-        let ike_config = EndpointConfig { sender_id: draw(&mut senders)?.id().get(), ..EndpointConfig::default() };
+        let ike_config = EndpointConfig {
+            sender_id: draw(&mut senders)?.id().get(),
+            peer_base: joined.as_ref().map_or(EndpointConfig::default().peer_base, Joined::peer_base),
+            ..EndpointConfig::default()
+        };
         let outbound_sequences = outbound_sequences(&config);
         let mut ike = ike::Endpoint::new(ike_config, random()?);
+        let mut cluster = None;
+        if let (Some(joined), Some(settings)) = (joined, &config.cluster) {
+            // Whose the addresses are is about to be seen.
+            config.dvipas.iter().for_each(|dvipa| ike.serve(clock.now(), dvipa.address, false));
+            cluster = Some(joined.parts(&config, settings, clock.now(), [random()?, random()?])?);
+        }
         ike.set_connections(config.connections, config.secrets);
         let mut control = ControlCore::new(Parts {
             stack,
             ike,
             cores: handles,
             senders,
+            cluster,
             engine,
             outbound_sequences,
             port_mtus: config.ports.iter().map(|port| port.mtu_bytes).collect(),
@@ -192,7 +219,7 @@ impl Appliance {
     /// Carries questions to the coupling facility, and answers back.
     fn serve_facility(&mut self, now: Instant) {
         while let Some(reply) = self.facility.poll() {
-            self.control.handle_facility_reply(now, &reply);
+            self.control.handle_facility_reply(now, reply);
         }
         while let Some(request) = self.control.poll_facility_request(now) {
             if let Err(error) = self.facility.submit(request) {
@@ -339,7 +366,12 @@ fn draw(senders: &mut SenderPool) -> Result<SenderNumber, ApplianceError> {
 type BuiltCores = (Vec<DataCore<QueuePair>>, Vec<CoreHandle<Frame>>);
 
 /// Gives each core its queues of every port, its rings, its mailbox and its IVs.
-fn data_cores(common: &Common, ports: PortQueues, senders: &mut SenderPool) -> Result<BuiltCores, ApplianceError> {
+fn data_cores(
+    common: &Common,
+    ports: PortQueues,
+    cluster: Option<ClusterCapacity>,
+    senders: &mut SenderPool,
+) -> Result<BuiltCores, ApplianceError> {
     let cores = ports.first().map_or(0, |(_, queues)| queues.len());
     let mut ports: Vec<_> = ports.into_iter().map(|(facts, queues)| (facts, queues.into_iter())).collect();
     let (mut built, mut handles) = (Vec::new(), Vec::new());
@@ -347,11 +379,19 @@ fn data_cores(common: &Common, ports: PortQueues, senders: &mut SenderPool) -> R
         let own = ports.iter_mut().filter_map(|(facts, queues)| Some(CorePort::new(*facts, queues.next()?)));
         let (core_end, link) = mailbox();
         let ivs = IvGenerator::new(draw(senders)?);
-        let core = DataCore::new(common.clone(), own.collect(), handover, core_end, ivs);
+        let mut core = DataCore::new(common.clone(), own.collect(), handover, core_end, ivs);
+        if let Some(capacity) = cluster {
+            core = core.joining(capacity);
+        }
         handles.push(CoreHandle::new(link, core.ledger(), core.poll_counters()));
         built.push(core);
     }
     Ok((built, handles))
+}
+
+/// An owner's core routes as many connections as a target's core can have.
+fn cluster_capacity(config: &Config) -> ClusterCapacity {
+    ClusterCapacity { entries_v4: config.cores.connections, ..ClusterCapacity::default() }
 }
 
 fn launch_all(

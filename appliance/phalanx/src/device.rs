@@ -145,7 +145,7 @@ pub fn open_port(eal: Eal, port: &config::Port, cores: usize, memory: Mempool) -
         return Err(DeviceError::Queues { name: port.name.to_string(), found: transmit.len(), expected: cores });
     }
     let mut receive = receive.into_iter();
-    let queues = transmit.into_iter().map(|tx| QueuePair::new(receive.next(), tx)).collect();
+    let queues = transmit.into_iter().map(|tx| QueuePair::new(receive.next(), tx).with_spares(memory)).collect();
     Ok(OpenPort { mac: started.mac().map_err(failed)?, port: started, queues })
 }
 

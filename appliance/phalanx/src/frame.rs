@@ -2,7 +2,7 @@
 
 use datapath::buffer::{PacketBuffer, PortQueue};
 use datapath::burst::{BURST, Burst};
-use dpdk::{Mbuf, RxQueue, TxQueue};
+use dpdk::{Mbuf, Mempool, RxQueue, TxQueue};
 
 /// One mbuf.
 #[derive(Debug)]
@@ -46,12 +46,19 @@ impl PacketBuffer for Frame {
 pub struct QueuePair {
     rx: Option<RxQueue>,
     tx: TxQueue,
+    spares: Option<Mempool>,
 }
 
 impl QueuePair {
     /// Joins the queues of one port under one owner.
     pub fn new(rx: Option<RxQueue>, tx: TxQueue) -> QueuePair {
-        QueuePair { rx, tx }
+        QueuePair { rx, tx, spares: None }
+    }
+
+    /// The same queues, with memory for what a core makes by itself.
+    #[must_use]
+    pub fn with_spares(self, spares: Mempool) -> QueuePair {
+        QueuePair { spares: Some(spares), ..self }
     }
 }
 
@@ -67,6 +74,12 @@ impl PortQueue for QueuePair {
         let mut arrived = dpdk::Burst::<BURST>::new();
         rx.receive(&mut arrived);
         burst.extend(arrived.into_iter().map(Frame));
+    }
+
+    #[inline]
+    fn spare(&mut self, len: usize) -> Option<Frame> {
+        let mut frame = Frame(self.spares.as_ref()?.allocate()?);
+        frame.append(len).then_some(frame)
     }
 
     #[inline]

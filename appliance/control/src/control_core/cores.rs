@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use datapath::cluster::reports::Report;
 use datapath::core::PollCounters;
 use datapath::counters::Ledger;
 use datapath::mailbox::{Command, CoreLink, Event, Punted};
@@ -40,6 +41,10 @@ impl<B> CoreHandle<B> {
     }
 }
 
+/// A place in what every core is told, see [`Cores::mark`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Mark(Box<[u64]>);
+
 /// All data cores.
 #[derive(Debug)]
 pub(super) struct Cores<B>(Vec<CoreHandle<B>>);
@@ -75,6 +80,16 @@ impl<B> Cores<B> {
         self.0.iter_mut().for_each(CoreHandle::flush);
     }
 
+    /// Where each core will be once it has executed all that it has been told so far.
+    pub(super) fn mark(&self) -> Mark {
+        Mark(self.0.iter().map(|core| core.link.last_sent() + core.waiting.len() as u64).collect())
+    }
+
+    /// Whether every core has come so far.
+    pub(super) fn have_passed(&self, mark: &Mark) -> bool {
+        self.0.iter().zip(&mark.0).all(|(core, &number)| core.link.has_applied(number))
+    }
+
     /// Whether every core has executed all that it was told.
     pub(super) fn all_applied(&self) -> bool {
         self.0.iter().all(|core| core.waiting.is_empty() && core.link.has_applied(core.link.last_sent()))
@@ -82,6 +97,10 @@ impl<B> Cores<B> {
 
     pub(super) fn next_event(&mut self, core: usize) -> Option<Event> {
         self.0.get_mut(core)?.link.events.pop().ok()
+    }
+
+    pub(super) fn next_report(&mut self, core: usize) -> Option<Report> {
+        self.0.get_mut(core)?.link.reports.pop().ok()
     }
 
     pub(super) fn next_punted(&mut self, core: usize) -> Option<Punted<B>> {

@@ -11,6 +11,7 @@
 //!
 //! **What it never does.** It touches no packet of a connection and decides nothing for a single packet.
 
+mod cluster;
 mod cores;
 mod drops;
 mod listing;
@@ -24,7 +25,7 @@ use core::net::IpAddr;
 use core::time::Duration;
 use std::collections::{BTreeMap, VecDeque};
 
-use cluster::facility::senders::SenderPool;
+use ::cluster::facility::senders::SenderPool;
 use datapath::buffer::PacketBuffer;
 use datapath::mailbox::{Command, Event, PuntReason, Retired, SaName};
 use datapath::routes::{NextHop, PortId};
@@ -35,11 +36,15 @@ use ipsec::sa::{Direction, SaParameters};
 use ipsec::time::Instant;
 use tracing::{debug, info, warn};
 
+use ::cluster::id::ChildId;
+use ::cluster::member::Told;
 use wire::flow::FlowKey;
 
 use crate::report::WhereRow;
 use crate::stack::Stack;
 
+use cluster::ClusterCore;
+pub use cluster::{ClusterParts, LinkParts, ProbedService, Sharing};
 pub use cores::CoreHandle;
 use cores::Cores;
 use drops::DropWatch;
@@ -50,6 +55,9 @@ pub use registry::{Half, Registered};
 use registry::{Registry, Sending};
 use senders::Senders;
 pub use snapshot::Surroundings;
+
+/// Requests of the control core itself to the facility: far from those of the member, which counts from 0.
+const OWN_REQUESTS: u64 = 1 << 63;
 
 /// Punted frames and events looked at from one core in one poll, so that no core starves the others or IKE's timers.
 const PER_CORE_AND_POLL: usize = 256;
@@ -82,6 +90,8 @@ pub struct Parts<B> {
     pub outbound_sequences: BTreeMap<IpAddr, String>,
     /// Where frames come from.
     pub frames: FrameSource<B>,
+    /// What makes the appliance one of several.
+    pub cluster: Option<ClusterParts>,
 }
 
 /// The control core.
@@ -96,6 +106,7 @@ pub struct ControlCore<B> {
     frames: FrameSource<B>,
     listing: Option<Listing>,
     search: Option<Search>,
+    cluster: Option<ClusterCore>,
     /// IKE messages that promise an SA wait until every core has executed the commands up to here, or until the instant.
     barrier: Option<Instant>,
     held: VecDeque<ike::Datagram>,
@@ -115,10 +126,11 @@ impl<B: PacketBuffer> ControlCore<B> {
             cores: Cores::new(parts.cores),
             registry,
             senders: Senders::new(parts.senders),
-            next_request: 0,
+            next_request: OWN_REQUESTS,
             frames: parts.frames,
             listing: None,
             search: None,
+            cluster: parts.cluster.map(ClusterCore::new),
             barrier: None,
             held: VecDeque::new(),
             drop_watch: DropWatch::default(),
@@ -132,9 +144,11 @@ impl<B: PacketBuffer> ControlCore<B> {
     /// whether there was anything to do.
     pub fn poll(&mut self, now: Instant) -> bool {
         let mut busy = self.hear_cores(now);
+        busy |= self.hear_reports(now);
         busy |= self.run_timers(now);
         busy |= self.pass_datagrams_to_ike(now);
         busy |= self.follow_ike(now);
+        busy |= self.run_cluster(now);
         self.follow_neighbours();
         self.renew_ivs(now);
         self.cores.flush();
@@ -148,21 +162,28 @@ impl<B: PacketBuffer> ControlCore<B> {
     /// When [`ControlCore::poll`] has something to do even if no data core says anything.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let timeouts = [self.stack.poll_timeout(), self.ike.poll_timeout(), self.registry.poll_timeout(), self.barrier];
+        let cluster = self.cluster.as_ref().map(ClusterCore::poll_timeout);
+        let timeouts =
+            [self.stack.poll_timeout(), self.ike.poll_timeout(), self.registry.poll_timeout(), self.barrier, cluster];
         timeouts.into_iter().flatten().min()
     }
 
     /// What is next to be asked of the coupling facility. Whoever carries it there brings the reply to
     /// [`ControlCore::handle_facility_reply`], or says [`ControlCore::facility_refused`].
-    pub fn poll_facility_request(&mut self, now: Instant) -> Option<cluster::facility::Request> {
-        let request = self.senders.poll_request(now, self.next_request)?;
-        self.next_request += 1;
-        Some(request)
+    pub fn poll_facility_request(&mut self, now: Instant) -> Option<::cluster::facility::Request> {
+        let request = self.senders.poll_request(now, self.next_request);
+        self.next_request += u64::from(request.is_some());
+        request.or_else(|| self.cluster.as_mut()?.member.poll_request())
     }
 
     /// A reply of the coupling facility.
-    pub fn handle_facility_reply(&mut self, now: Instant, reply: &cluster::facility::Reply) {
-        if !self.senders.handle_reply(now, reply) {
+    pub fn handle_facility_reply(&mut self, now: Instant, reply: ::cluster::facility::Reply) {
+        if self.senders.handle_reply(now, &reply) {
+            return;
+        }
+        if let Some(cluster) = &mut self.cluster {
+            cluster.member.handle_facility(now, reply);
+        } else {
             debug!(id = reply.id, "nobody waits for this reply of the coupling facility");
         }
     }
@@ -246,14 +267,6 @@ impl<B: PacketBuffer> ControlCore<B> {
         self.listing.take_if(|listing| listing.is_complete())
     }
 
-    /// Drains a target, or gives it connections again.
-    ///
-    /// # Errors
-    /// A sentence for the operator.
-    pub fn drain(&mut self, _now: Instant, target: &str, _on: bool) -> Result<(), String> {
-        Err(format!("found target {target:?}, but this appliance is on its own: it has no targets to drain"))
-    }
-
     /// Forgets replay windows, for benchmarks with static SAs.
     pub fn reset_windows(&mut self) {
         self.cores.tell_all(|| Command::ResetWindows);
@@ -285,6 +298,7 @@ impl<B: PacketBuffer> ControlCore<B> {
                 if let Some(id) = self.registry.find(sa) {
                     self.registry.prefer(id, &mut self.cores);
                 }
+                self.tell_first_packet(now, sa);
             }
             Event::SoftLimit { sa } => {
                 if let Some(inbound) = self.registry.inbound_spi_of(sa) {
@@ -300,6 +314,11 @@ impl<B: PacketBuffer> ControlCore<B> {
                     if let Err(error) = self.ike.child_expired(now, inbound) {
                         debug!(%error, "no IKE stands behind it");
                     }
+                }
+            }
+            Event::PeerMoved { sa, remote, sequence } if self.cluster.is_some() => {
+                if let Some(child) = self.registry.child_of(sa) {
+                    self.tell_member(now, Told::PeerSeen { child, remote, sequence });
                 }
             }
             Event::PeerMoved { sa, remote, sequence } => self.peer_moved(now, sa, remote, sequence),
@@ -398,11 +417,20 @@ impl<B: PacketBuffer> ControlCore<B> {
             }
             ike::Event::IkeRekeyed { peer } => info!(%peer, "IKE SA rekeyed"),
             ike::Event::IkeDown { peer, reason } => info!(%peer, %reason, "IKE SA down"),
+            ike::Event::ChildUp(up) if self.cluster.is_some() => self.shared_child_up(now, *up),
             ike::Event::ChildUp(up) => self.child_up(now, *up),
+            ike::Event::ChildDown { dvipa, inbound, reason, .. } if self.cluster.is_some() => {
+                let child = ChildId { dvipa, spi: inbound };
+                let lingers = lingering(reason) > Duration::ZERO;
+                self.tell_member(now, Told::ChildDown { child, lingers, why: reason.words() });
+            }
             ike::Event::ChildDown { peer, dvipa, inbound, outbound: _, reason } => {
                 let name = SaName { peer, dvipa, direction: Direction::Inbound, spi: inbound };
                 let until = now + lingering(reason);
                 self.registry.remove(name, reason.words(), until, &mut self.cores);
+            }
+            ike::Event::AddressMoved { peer, remote, dvipa, children } if self.cluster.is_some() => {
+                self.tell_member(now, Told::PeerMoved { peer, dvipa, remote, children });
             }
             ike::Event::AddressMoved { peer, remote, dvipa, children } => {
                 self.follow_peer(peer, remote, dvipa, children)
@@ -410,6 +438,8 @@ impl<B: PacketBuffer> ControlCore<B> {
             ike::Event::RekeyFailed { peer, child, why } => warn!(%peer, ?child, why, "rekeying failed"),
             ike::Event::SiblingRefused { peer, dvipa, inbound, for_good, why } => {
                 info!(%peer, %dvipa, spi = %inbound, for_good, why, "sibling refused");
+                let child = ChildId { dvipa, spi: inbound };
+                self.tell_member(now, Told::SiblingRefused { child, for_good });
             }
             ike::Event::Refused { remote, peer, why } => warn!(%remote, ?peer, why, "IKE request refused"),
             ike::Event::InitiationFailed { connection, remote, why } => {
@@ -477,22 +507,37 @@ impl<B: PacketBuffer> ControlCore<B> {
     /// Lets IKE's messages go: those that promise an SA once it is in force, all others at once.
     fn send_ike(&mut self, now: Instant) {
         while let Some(datagram) = self.ike.poll_transmit() {
-            if self.barrier.is_none() || datagram.promises.is_none() {
+            if !self.must_wait(&datagram) {
                 self.stack.send_datagram(now, datagram.local, datagram.remote, &datagram.payload);
             } else if !self.held.contains(&datagram) {
                 self.held.push_back(datagram);
             }
         }
-        let Some(patience_ends) = self.barrier else { return };
-        if !self.cores.all_applied() {
-            if now < patience_ends {
+        if let Some(patience_ends) = self.barrier {
+            let is_slow = !self.cores.all_applied();
+            if is_slow && now < patience_ends {
                 return;
             }
-            warn!("a data core is slow: IKE goes on before an SA stands on all of them");
+            if is_slow {
+                warn!("a data core is slow: IKE goes on before an SA stands on all of them");
+            }
+            self.barrier = None;
         }
-        self.barrier = None;
-        for datagram in self.held.drain(..) {
-            self.stack.send_datagram(now, datagram.local, datagram.remote, &datagram.payload);
+        for datagram in core::mem::take(&mut self.held) {
+            if self.must_wait(&datagram) {
+                self.held.push_back(datagram);
+            } else {
+                self.stack.send_datagram(now, datagram.local, datagram.remote, &datagram.payload);
+            }
+        }
+    }
+
+    /// Whether a message promises an SA that does not stand yet.
+    fn must_wait(&self, datagram: &ike::Datagram) -> bool {
+        let Some(promised) = datagram.promises else { return false };
+        match &self.cluster {
+            Some(cluster) => cluster.holds_back(ChildId { dvipa: datagram.local.ip(), spi: promised }),
+            None => self.barrier.is_some(),
         }
     }
 

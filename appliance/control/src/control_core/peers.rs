@@ -2,6 +2,7 @@
 
 use core::net::{IpAddr, SocketAddr};
 
+use cluster::id::ChildId;
 use datapath::buffer::PacketBuffer;
 use datapath::mailbox::{Command, SaName};
 use ike::ChildName;
@@ -17,7 +18,10 @@ impl<B: PacketBuffer> ControlCore<B> {
     /// the time of each packet beside its count, so that nobody need be told of it.
     pub(super) fn tell_who_lives(&mut self, now: Instant) {
         for ChildName { peer, dvipa, inbound } in self.ike.unheard(now) {
-            let Some(heard) = self.registry.last_heard(inbound_name(peer, dvipa, inbound)) else { continue };
+            let here = self.registry.last_heard(inbound_name(peer, dvipa, inbound));
+            let child = ChildId { dvipa, spi: inbound };
+            let anywhere = self.cluster.as_ref().and_then(|cluster| cluster.member.heard_at(child));
+            let Some(heard) = here.max(anywhere) else { continue };
             if let Err(error) = self.ike.peer_heard(now, inbound, heard) {
                 debug!(%error, "the peer that was heard is gone");
             }

@@ -4,6 +4,9 @@ use core::net::{IpAddr, SocketAddr};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+use cluster::fabric::Processing;
+use cluster::id::ChildId;
+use cluster::member::NumberSource;
 use datapath::mailbox::{Command, SaName};
 use datapath::routes::RouteTable;
 use datapath::sas::{InboundEntry, Notes, OutboundEntry, SaTotals};
@@ -18,6 +21,8 @@ use tracing::info;
 
 use super::cores::Cores;
 use crate::report::SaLedger;
+
+mod shared;
 
 /// The MTU that is assumed where no route leads to a peer: what every IPv4 link must carry after an Ethernet.
 const MTU_ASSUMED: u16 = 1500;
@@ -80,6 +85,10 @@ pub struct Registered {
     /// The inbound number that has told of a move last.
     moved_by: u64,
     sending: Sending,
+    /// Where its numbers come from, if members share it.
+    numbers: Option<NumberSource>,
+    /// Where its IPsec work is done.
+    processing: Processing,
     /// It lost a rekey collision: it only receives, until it is deleted.
     receives_only: bool,
     closing: Option<&'static str>,
@@ -105,6 +114,8 @@ pub(super) struct Registry {
     sas: BTreeMap<u64, Registered>,
     /// Also those that are being taken back, until the last core has.
     by_name: HashMap<SaName, u64>,
+    /// The same by the name that members use.
+    by_child: HashMap<ChildId, u64>,
     /// Which SA is sent on once this one is gone.
     successors: HashMap<SaName, u64>,
     /// SAs that are gone for IKE and still held by the cores, and until when.
@@ -122,6 +133,7 @@ impl Registry {
             port_mtus,
             sas: BTreeMap::new(),
             by_name: HashMap::new(),
+            by_child: HashMap::new(),
             successors: HashMap::new(),
             lingering: BTreeSet::new(),
             last_id: 0,
@@ -158,12 +170,25 @@ impl Registry {
         routes: &RouteTable,
     ) -> Result<u64, RegistryError> {
         let names: Vec<SaName> = [&inbound, &outbound].into_iter().flatten().map(SaName::of).collect();
-        if names.iter().any(|name| self.by_name.contains_key(name)) {
-            return Err(RegistryError::Occupied);
-        }
+        self.refuse_occupied(&names)?;
         let cores = u16::try_from(self.cores).unwrap_or(u16::MAX);
         let inbound = inbound.map(|parameters| InboundShared::new(parameters, self.engine, cores)).transpose()?;
         let outbound = outbound.map(|parameters| OutboundShared::new(parameters, self.engine, born_at)).transpose()?;
+        Ok(self.keep(names, inbound, outbound, routes))
+    }
+
+    fn refuse_occupied(&self, names: &[SaName]) -> Result<(), RegistryError> {
+        let is_taken = names.iter().any(|name| self.by_name.contains_key(name));
+        if is_taken { Err(RegistryError::Occupied) } else { Ok(()) }
+    }
+
+    fn keep(
+        &mut self,
+        names: impl IntoIterator<Item = SaName>,
+        inbound: Option<Arc<InboundShared>>,
+        outbound: Option<Arc<OutboundShared>>,
+        routes: &RouteTable,
+    ) -> u64 {
         let inner_mtu = outbound.as_ref().map_or(MTU_ASSUMED, |shared| {
             let mtu = self.mtu_towards(shared.parameters().remote, routes);
             shared.inner_mtu(mtu.into()).min(u16::MAX.into()) as u16
@@ -178,11 +203,19 @@ impl Registry {
             inner_mtu,
             moved_by: 0,
             sending: Sending::No,
+            numbers: None,
+            processing: Processing::Target,
             receives_only: false,
             closing: None,
         };
+        self.by_child.extend(registered.child().map(|child| (child, id)));
         self.sas.insert(id, registered);
-        Ok(id)
+        id
+    }
+
+    /// The core that takes the sequence numbers of an SA.
+    const fn home_of(id: u64, cores: usize) -> usize {
+        (id % cores as u64) as usize
     }
 
     fn mtu_towards(&self, remote: IpAddr, routes: &RouteTable) -> u16 {
@@ -193,12 +226,13 @@ impl Registry {
     /// Gives every core its instance of the inbound half.
     pub(super) fn install_inbound<B>(&mut self, id: u64, tell_first_packet: bool, cores: &mut Cores<B>) {
         let Some(registered) = self.sas.get_mut(&id) else { return };
-        let inner_mtu = registered.inner_mtu;
+        let (inner_mtu, processing) = (registered.inner_mtu, registered.processing);
         let Some(half) = &mut registered.inbound else { return };
         for core in 0..self.cores {
             let notes = Notes::new(tell_first_packet);
             let (shared, totals) = (Arc::clone(&half.shared), Arc::clone(&half.totals));
-            let entry = InboundEntry::new(shared, inner_mtu, notes, totals, core);
+            let mut entry = InboundEntry::new(shared, inner_mtu, notes, totals, core);
+            entry.processing = processing;
             cores.tell(core, Command::InstallInbound(Box::new(entry)));
         }
         half.held_by = self.cores;
@@ -214,7 +248,7 @@ impl Registry {
         let Some(half) = &mut registered.outbound else { return };
         registered.sending = sending;
         half.held_by = self.cores;
-        let home = (id % self.cores as u64) as usize;
+        let home = Self::home_of(id, self.cores);
         // The home core learns of it first, for the others hand their packets to it at once.
         let others = (0..self.cores).filter(|&core| core != home);
         for core in std::iter::once(home).chain(others) {
@@ -358,6 +392,7 @@ impl Registry {
         let Some(sa) = self.sas.remove(&id) else { return };
         sa.rows(|_| "").into_iter().for_each(|row| self.totals.ended(row));
         let parameters = sa.inbound.iter().map(|half| half.shared.parameters());
+        sa.child().into_iter().for_each(|child| _ = self.by_child.remove(&child));
         for name in parameters.chain(sa.outbound.iter().map(|half| half.shared.parameters())).map(SaName::of) {
             self.by_name.remove(&name);
             self.successors.remove(&name);

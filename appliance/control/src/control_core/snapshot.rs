@@ -1,6 +1,5 @@
 //! What operators see, taken from the control core and the data cores' counters.
 
-use cluster::id::MemberId;
 use datapath::connections::Connection;
 use datapath::counters::Balance;
 use ipsec::sa::SaParameters;
@@ -30,7 +29,7 @@ impl<B> ControlCore<B> {
     pub fn snapshot(&mut self, now: Instant, surroundings: Surroundings, listing: Option<Listing>) -> Snapshot {
         let sas: Vec<SaRow> = self.registry.iter().flat_map(|sa| self.rows_of(sa)).collect();
         self.registry.totals.observe(&sas);
-        Snapshot {
+        let mut snapshot = Snapshot {
             uptime: now.saturating_since(Instant::ZERO),
             drops: self.drop_rows(),
             balance: self.balance_row(),
@@ -42,7 +41,9 @@ impl<B> ControlCore<B> {
             ike_sas: self.ike_sas(),
             sas,
             ..Snapshot::default()
-        }
+        };
+        self.show_cluster(now, &mut snapshot);
+        snapshot
     }
 
     fn rows_of(&self, sa: &Registered) -> Vec<SaRow> {
@@ -106,11 +107,6 @@ impl<B> ControlCore<B> {
             }
         };
         search.entries.iter().map(row).collect()
-    }
-
-    /// What operators call a member.
-    fn member_name(&self, member: MemberId) -> String {
-        format!("member {member}")
     }
 
     fn core_rows(&self, surroundings: &Surroundings) -> Vec<CoreRow> {

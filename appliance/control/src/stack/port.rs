@@ -102,7 +102,7 @@ pub enum SettingsError {
 }
 
 impl StackSettings {
-    /// What a configuration says, for an appliance outside a cluster: it owns every DVIPA from the start. `macs` are the
+    /// What a configuration says. Outside a cluster an appliance owns every DVIPA from the start. `macs` are the
     /// ports' link addresses in the configuration's order; a port's number is its place in it.
     #[must_use]
     pub fn from_config(config: &Config, macs: &[MacAddress]) -> Self {
@@ -120,8 +120,8 @@ impl StackSettings {
             let (network, length) = route.to.as_prefix()?;
             Some(StaticRoute { to: Prefix::new(network, length)?, via: Some(route.via), port: Some(id(route.port)) })
         });
-        let dvipas =
-            config.dvipas.iter().map(|dvipa| Dvipa { address: dvipa.address, port: id(dvipa.port), owned: true });
+        let owned = config.cluster.is_none();
+        let dvipas = config.dvipas.iter().map(|dvipa| Dvipa { address: dvipa.address, port: id(dvipa.port), owned });
         Self { ports: ports.collect(), routes: routes.collect(), dvipas: dvipas.collect() }
     }
 

@@ -135,6 +135,7 @@ impl World {
         let pool = Pool::new(2048, 2048);
         let frames = pool.clone();
         let control = ControlCore::new(Parts {
+            cluster: None,
             stack,
             ike,
             cores: handles,
@@ -153,7 +154,7 @@ impl World {
         self.control.poll(self.now);
         while let Some(request) = self.control.poll_facility_request(self.now) {
             let outcome = Ok(self.facility.execute(&request).unwrap());
-            self.control.handle_facility_reply(self.now, &Reply { id: request.id, outcome });
+            self.control.handle_facility_reply(self.now, Reply { id: request.id, outcome });
         }
         for core in &mut self.cores {
             core.poll(self.now);

@@ -12,6 +12,10 @@ const FRAME_OVERHEAD_BYTES: u32 = 14 + 2 * 4;
 /// would be lost.
 const SPREADING_DRIVER: &str = "net_af_packet";
 
+/// This driver says that its frames are Ethernet's standard ones at most, refuses to be told anything else, and carries
+/// whatever its kernel interface does, up to its `framesz=` of 2,048 bytes. So the MTU is set where the interface is.
+const INTERFACE_MTU_DRIVER: &str = "net_af_packet";
+
 /// How fast the link shall be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum LinkSpeed {
@@ -83,13 +87,13 @@ impl PortConfig {
         Ok(())
     }
 
-    pub(super) fn to_raw(&self, rx_queues: u16) -> dpdk_sys::shim_port_config {
+    pub(super) fn to_raw(&self, rx_queues: u16, info: &PortInfo) -> dpdk_sys::shim_port_config {
         dpdk_sys::shim_port_config {
             rx_queues,
             tx_queues: self.tx_queues,
             rx_descriptors: self.rx_descriptors,
             tx_descriptors: self.tx_descriptors,
-            mtu: self.mtu.unwrap_or(0),
+            mtu: self.mtu.filter(|_| info.driver != INTERFACE_MTU_DRIVER).unwrap_or(0),
             rss: u8::from(self.rss),
             speed_mbps: match self.link_speed {
                 LinkSpeed::Negotiated => 0,

@@ -166,7 +166,7 @@ fn bring_up(
     mempools: &[Mempool],
 ) -> Result<dpdk_sys::shim_port_config, Error> {
     let _one_at_a_time = OWNED.lock();
-    let mut raw = config.to_raw(mempools.len() as u16);
+    let mut raw = config.to_raw(mempools.len() as u16, info);
     // SAFETY: the port is open and not started, and `raw` is ours.
     owner.control("configuring", |port| unsafe { dpdk_sys::shim_port_configure(port, &mut raw) })?;
     // DPDK writes "any node" as −1, the largest number.

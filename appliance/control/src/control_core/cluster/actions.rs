@@ -1,0 +1,161 @@
+//! What the member decides, carried out here.
+
+use core::net::IpAddr;
+use core::time::Duration;
+
+use cluster::id::{ChildId, Epoch};
+use cluster::member::{Action, Told};
+use cluster::shadow::{ShadowSa, Use};
+use datapath::buffer::PacketBuffer;
+use datapath::mailbox::Command;
+use ike::error::CommandError;
+use ipsec::inbound::InboundShared;
+use ipsec::outbound::OutboundShared;
+use ipsec::time::Instant;
+use tracing::{debug, info, warn};
+
+use super::ClusterCore;
+use super::waits::Then;
+use crate::control_core::registry::Sending;
+use crate::control_core::{ControlCore, LINGER};
+
+impl<B: PacketBuffer> ControlCore<B> {
+    pub(super) fn act(&mut self, now: Instant, action: Action, cluster: &mut ClusterCore) {
+        match action {
+            Action::Fabric(fabric) => {
+                cluster.fabric = Some(fabric.clone());
+                self.cores.tell_all(|| Command::Fabric(fabric.clone()));
+            }
+            Action::TargetsChanged => self.give_tables(cluster),
+            Action::Install(shadow) => self.install_shadow(now, *shadow, cluster),
+            Action::Prefer(child) => {
+                if let Some(id) = self.registry.shared(child).map(|sa| sa.id) {
+                    self.registry.prefer(id, &mut self.cores);
+                }
+            }
+            Action::Remove { child, lingers, why } => {
+                let until = now + if lingers { LINGER } else { Duration::ZERO };
+                if let Some(name) = self.registry.name_of(child) {
+                    self.registry.remove(name, why, until, &mut self.cores);
+                }
+                cluster.usage.forget(child);
+                cluster.unreleased.remove(&child);
+            }
+            Action::MovePeer { peer, dvipa, remote, children } => self.follow_peer(peer, remote, dvipa, children),
+            Action::RaiseFloor { child, floor } => self.with_shared(child, |inbound, _| inbound.raise_floor(floor)),
+            Action::Seal(child) => self.with_shared(child, |inbound, _| {
+                if inbound.seal(now) {
+                    let sa = inbound.parameters();
+                    info!(dvipa = %child.dvipa, spi = %child.spi, peer = %sa.peer_name, epoch = sa.epoch, "SA sealed");
+                }
+            }),
+            Action::Ceiling { child, inbound: of_inbound, outbound: of_outbound } => {
+                self.with_shared(child, |inbound, outbound| {
+                    inbound.lifesize().raise(of_inbound.0, of_inbound.1);
+                    outbound.lifesize().raise(of_outbound.0, of_outbound.1);
+                });
+            }
+            Action::Mark { child, below } => self.with_shared(child, |_, outbound| outbound.raise_mark(below)),
+            Action::Forget { ticket, entries, target } => {
+                self.cores.tell_all(|| Command::ForgetEntries { entries: entries.clone(), target });
+                cluster.waits.add(Then::Forgotten(ticket));
+            }
+            Action::Verify(entries) => self.cores.tell_all(|| Command::Verify(entries.clone())),
+            Action::Bury(entries) => self.cores.tell_all(|| Command::Bury(entries.clone())),
+            Action::Numbers { child, source } => {
+                let of_dvipa = cluster.settings.dvipas.iter().find(|dvipa| dvipa.address == child.dvipa);
+                let window_packets = of_dvipa.map_or(0, |dvipa| dvipa.peer_window_packets);
+                self.registry.set_numbers(child, source, window_packets, &mut self.cores);
+            }
+            Action::Lease { child, first, count } => self.registry.lease(child, first, count, &mut self.cores),
+            Action::Rekey(child) => self.refresh(now, child),
+            Action::Delete(child) => asked(self.ike.delete_child(now, child.spi)),
+            Action::AskSibling(child) => asked(self.ike.add_sibling(now, child.spi)),
+            Action::Refuse(child) => {
+                warn!(%child, "the cluster cannot keep this SA, deleting it");
+                cluster.unreleased.remove(&child);
+                asked(self.ike.delete_child(now, child.spi));
+            }
+            Action::Release(child) => {
+                cluster.unreleased.remove(&child);
+            }
+            Action::PeerSeen { child, remote, sequence } => {
+                if let Some(name) = self.registry.name_of(child) {
+                    self.peer_moved(now, name, remote, sequence);
+                }
+            }
+            Action::Mute { dvipa, is_mute } => warn!(%dvipa, is_mute, "the owner is silent"),
+            Action::Disconnect { member, why } => cluster.exchange.disconnect(now, member, why),
+            Action::Own { dvipa, epoch } => self.own(now, dvipa, epoch),
+            Action::Disown { dvipa } => self.disown(now, dvipa),
+        }
+    }
+
+    fn install_shadow(&mut self, now: Instant, shadow: ShadowSa, cluster: &mut ClusterCore) {
+        let child = shadow.id();
+        let (peer, epoch) = (shadow.child.inbound.peer_name.clone(), shadow.child.inbound.epoch);
+        let (name, usage, replaces) = (shadow.child.inbound.name.clone(), shadow.usage, shadow.replaces);
+        let id = match self.registry.admit_shadow(shadow, self.stack.routes()) {
+            Ok(id) => id,
+            Err(why) => {
+                warn!(%child, %peer, %why, "an SA of the cluster cannot be installed here");
+                return cluster.member.handle_told(now, Told::InstallFailed(child));
+            }
+        };
+        info!(dvipa = %child.dvipa, spi = %child.spi, child = %name, %peer, epoch, "SA of the cluster installed");
+        self.registry.install_inbound(id, usage == Use::InReserve, &mut self.cores);
+        let sending = match usage {
+            Use::First => Some(Sending::First),
+            Use::InReserve => Some(Sending::InReserve),
+            Use::ReceiveOnly => None,
+        };
+        if let Some(sending) = sending {
+            self.registry.install_outbound(id, sending, &mut self.cores);
+        }
+        let replaced =
+            replaces.map(|spi| ChildId { spi, ..child }).and_then(|replaced| self.registry.name_of(replaced));
+        if let (Some(replaced), Use::InReserve) = (replaced, usage) {
+            self.registry.send_after(id, replaced);
+        }
+        cluster.waits.add(Then::Installed(child));
+    }
+
+    /// Changes what the cores read beside the SA itself: in force for the next packet.
+    fn with_shared(&self, child: ChildId, change: impl FnOnce(&InboundShared, &OutboundShared)) {
+        let sa = self.registry.shared(child);
+        match sa.and_then(|sa| sa.inbound.as_ref().zip(sa.outbound.as_ref())) {
+            Some((inbound, outbound)) => change(&inbound.shared, &outbound.shared),
+            None => debug!(%child, "the SA is gone already"),
+        }
+    }
+
+    /// IKE replaces an SA that has carried enough, or whose seal says so.
+    fn refresh(&mut self, now: Instant, child: ChildId) {
+        let half = self.registry.shared(child).and_then(|sa| sa.inbound.as_ref());
+        let is_sealed = half.is_some_and(|half| half.shared.is_sealed());
+        let why = if is_sealed { "it is sealed" } else { "lifesize reached" };
+        info!(dvipa = %child.dvipa, spi = %child.spi, why, "refreshing the SA");
+        asked(self.ike.rekey_child(now, child.spi));
+    }
+
+    fn own(&mut self, now: Instant, dvipa: IpAddr, epoch: Epoch) {
+        info!(%dvipa, %epoch, "this appliance owns the address");
+        self.ike.set_epoch(dvipa, epoch.0);
+        self.ike.serve(now, dvipa, true);
+        self.stack.own_dvipa(now, dvipa);
+    }
+
+    fn disown(&mut self, now: Instant, dvipa: IpAddr) {
+        info!(%dvipa, "this appliance does not own the address any more");
+        self.ike.serve(now, dvipa, false);
+        self.ike.forget_address(now, dvipa);
+        self.stack.disown_dvipa(dvipa);
+    }
+}
+
+/// What IKE does not have any more needs nothing.
+fn asked(answer: Result<(), CommandError>) {
+    if let Err(error) = answer {
+        debug!(%error, "IKE does not do it");
+    }
+}
