@@ -8,7 +8,7 @@ use ipsec::lifetime::Lifetime;
 use ipsec::sa::{Encapsulation, PeerId};
 use ipsec::time::Instant;
 
-use super::seam::{Action, NumberSource, SaUse};
+use super::seam::{Action, SaUse};
 use super::shared::{Refused, Shared};
 use crate::id::ChildId;
 use crate::lifesize::{Amount, MemberLedger, MemberTimes, Percentage};
@@ -51,7 +51,6 @@ struct Snapshot {
 pub(super) struct Held {
     pub birth: u64,
     pub peer: PeerId,
-    is_sibling: bool,
     /// The change by which it is being installed, until it is.
     installing: Option<u64>,
     /// The highest number that was accepted here.
@@ -133,11 +132,6 @@ impl Cache {
             self.position = number;
             match delta {
                 Delta::Born(image) => self.born(cx, at, number, &image)?,
-                Delta::Prefer(spi) => {
-                    if self.held.contains_key(&spi) && !at.is_owner {
-                        cx.actions.push(Action::Prefer(at.child(spi)));
-                    }
-                }
                 Delta::Gone(departed) => self.gone(cx, at, departed),
                 Delta::Moved(moved) => self.moved(cx, at, moved),
             }
@@ -230,9 +224,6 @@ impl Cache {
     pub fn numbers(&self, cx: &mut Shared, at: &At, list: &[NumbersFrom]) {
         for &NumbersFrom { spi, source } in list.iter().filter(|from| self.held.contains_key(&from.spi)) {
             cx.actions.push(Action::Numbers { child: at.child(spi), source });
-            if self.held.get(&spi).is_some_and(|held| held.is_sibling) && matches!(source, NumberSource::Own { .. }) {
-                cx.actions.push(Action::Prefer(at.child(spi)));
-            }
         }
     }
 
@@ -240,6 +231,20 @@ impl Cache {
     pub fn marks(&self, cx: &mut Shared, at: &At, list: &[Marked]) {
         for &Marked { spi, below } in list.iter().filter(|marked| self.held.contains_key(&marked.spi)) {
             cx.actions.push(Action::Mark { child: at.child(spi), below });
+        }
+    }
+
+    /// What to send on before all others.
+    pub fn prefer(&self, cx: &mut Shared, at: &At, spis: &[Spi]) {
+        for &spi in spis.iter().filter(|spi| self.held.contains_key(spi)) {
+            cx.actions.push(Action::Prefer(at.child(spi)));
+        }
+    }
+
+    /// What to send nothing on.
+    pub fn quiet(&self, cx: &mut Shared, at: &At, spis: &[Spi]) {
+        for &spi in spis.iter().filter(|spi| self.held.contains_key(spi)) {
+            cx.actions.push(Action::Quiet(at.child(spi)));
         }
     }
 
@@ -312,7 +317,6 @@ impl Cache {
         let held = Held {
             birth: image.birth,
             peer,
-            is_sibling: sa.sibling_of.is_some(),
             installing,
             top: 0,
             next_outbound: 0,

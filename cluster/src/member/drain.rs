@@ -38,8 +38,10 @@ impl Owner {
     fn readmit(&mut self, cx: &mut Shared, member: MemberId) {
         if let Some(target) = self.targets.get_mut(&member) {
             target.standing = Standing::Admitting;
+            target.unsaid.extend(self.numbers.peers.keys());
             let admit = AdmitTarget { fence: self.fence, member, incarnation: target.incarnation };
             cx.jobs.push(Job::Admit(admit));
+            self.sender_comes_or_goes(cx, member, true);
         }
     }
 
@@ -98,9 +100,11 @@ impl Owner {
             return;
         }
         target.standing = Standing::Left;
+        let is_draining = target.is_draining;
+        self.sender_comes_or_goes(cx, member, false);
         cx.actions.fabric_changed();
         cx.notice(Notice::Left { dvipa: fence.address, epoch: fence.record.epoch, target: member, incarnation });
-        if !target.is_draining {
+        if !is_draining {
             self.readmit(cx, member);
         }
     }

@@ -104,6 +104,8 @@ impl Dvipa {
             | Body::Grants(_)
             | Body::Numbers(_)
             | Body::Marks(_)
+            | Body::Prefer(_)
+            | Body::Quiet(_)
             | Body::Lease { .. } => {
                 if self.owner != Some(from) {
                     return Err(Refused::NotOwner(from));
@@ -146,6 +148,8 @@ impl Dvipa {
             Body::Expelled { incarnation } => self.expelled(cx, incarnation),
             Body::Numbers(list) => self.cache.numbers(cx, &at, &list),
             Body::Marks(list) => self.cache.marks(cx, &at, &list),
+            Body::Prefer(spis) => self.cache.prefer(cx, &at, &spis),
+            Body::Quiet(spis) => self.cache.quiet(cx, &at, &spis),
             Body::Lease { spi, first, count } => self.cache.lease(cx, &at, spi, first, count),
             Body::Claimed
             | Body::ClaimAcknowledged { .. }
@@ -194,6 +198,8 @@ impl Dvipa {
             | Body::Grants(_)
             | Body::Numbers(_)
             | Body::Marks(_)
+            | Body::Prefer(_)
+            | Body::Quiet(_)
             | Body::Lease { .. } => {}
         }
         Ok(())

@@ -11,7 +11,7 @@ use super::shared::{Refused, Shared};
 use crate::id::{Incarnation, MemberId, Serial};
 use crate::message::{Body, ENTRIES_MAX, Top};
 
-/// Most freings of one target that the cores are still carrying out.
+/// Most freeings of one target that the cores are still carrying out.
 pub(super) const FREED_AHEAD_MAX: u64 = 32;
 /// Most entries of one target that wait to be verified; more are told again later.
 const UNVERIFIED_MAX: usize = 8 * ENTRIES_MAX;
@@ -40,7 +40,8 @@ impl Owner {
             return Ok(());
         }
         if batch != target.freed_seen + 1 {
-            return Err(Refused::Gap { expected: target.freed_seen + 1, found: batch });
+            // Those before came while its start was not recorded yet, and are said again, then this one too.
+            return Ok(());
         }
         if batch > target.freed_done + FREED_AHEAD_MAX {
             return Err(Refused::TooMuch("freeings"));

@@ -50,9 +50,11 @@ mod tests {
     use ipsec::Spi;
 
     use super::*;
+    use crate::message::{Departed, ShortReason};
 
     fn delta(number: u32) -> Delta {
-        Delta::Prefer(Spi::new(1_000 + number).unwrap())
+        let spi = Spi::new(1_000 + number).unwrap();
+        Delta::Gone(Departed { spi, lingers: false, why: ShortReason::Deleted })
     }
 
     #[test]

@@ -33,6 +33,7 @@ impl Owner {
         cx.tables_changed();
         cx.notice(Notice::Losing { dvipa: self.fence.address, epoch: self.epoch(), target: member, incarnation, why });
         self.charge_ledgers(member, incarnation);
+        self.sender_comes_or_goes(cx, member, false);
         self.record_loss(cx, member, incarnation, before);
     }
 

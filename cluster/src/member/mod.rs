@@ -391,7 +391,7 @@ impl owner::Owner {
                 part.judge(outcome)?;
                 self.drained(cx, &fence, member, incarnation);
             }
-            Job::Marks(_, ticket, raise) => self.marks_raised(ticket, &raise, raise.judge(outcome)?),
+            Job::Marks(_, ticket, raise) => self.marks_raised(ticket, raise.judge(outcome)?),
             Job::AskOwner(_)
             | Job::Claim(..)
             | Job::Read(..)

@@ -1,14 +1,15 @@
 //! The owner's side of outbound numbers: a durable mark for every SA, and where each member's numbers come from.
+//!
+//! What [`crate::sequence`] decides is told to each member as it stands: whatever changes for one of its peers, all that
+//! holds there is said again, and so it is to who missed some of it.
 
-use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 
 use ipsec::Spi;
 use ipsec::sa::PeerId;
-use ipsec::time::Instant;
 
 use super::jobs::Job;
-use super::owner::{Child, Owner};
+use super::owner::{Child, Owner, Target};
 use super::seam::{Action, DvipaSettings, NumberSource, SequencePolicy};
 use super::shared::Shared;
 use crate::facility::births::{MarkRaise, RaiseMarks, Raised};
@@ -16,132 +17,145 @@ use crate::id::{ChildId, MemberId};
 use crate::message::{Body, LIST_MAX, Marked, NumbersFrom};
 use crate::sequence::leases::{Block, Leases};
 use crate::sequence::marks::{MarkSettings, Marks};
+use crate::sequence::siblings::{Newcomer, Output, PeerSenders, SenderSettings};
 
 /// Packets of one leased block.
 const BLOCK_PACKETS: u64 = 4_096;
-/// A peer that refused a sibling, or deleted one, is not asked again before this.
-const ASK_AGAIN_AFTER: Duration = Duration::from_secs(30);
-/// A sibling that was asked for and did not come may be asked for again after this.
-const SIBLING_WITHIN: Duration = Duration::from_secs(15);
-
-/// Who numbers an SA.
-#[derive(Debug)]
-pub(super) enum Numbering {
-    /// One member, from this number on: the owner, or who sends on a sibling.
-    By { member: MemberId, from: u64 },
-    /// Whoever holds a block.
-    Leased(Box<Leases>),
-}
-
-/// What is known of the senders to one peer.
-#[derive(Debug, Default)]
-pub(super) struct Senders {
-    /// Who has traffic for it.
-    wanting: BTreeSet<MemberId>,
-    /// For whom a sibling is being asked, and until when it may come.
-    asked: Option<(MemberId, Instant)>,
-    not_before: Option<Instant>,
-    is_refused: bool,
-}
 
 /// The numbers of all SAs of an owner.
 pub(super) struct Numbers {
     pub marks: Marks,
-    policy: SequencePolicy,
-    siblings_max: u8,
-    pub senders: BTreeMap<PeerId, Senders>,
+    settings: SenderSettings,
+    /// Who sends to whom on what.
+    pub peers: BTreeMap<PeerId, PeerSenders>,
+    /// Those of them that wait for something.
+    waiting: BTreeSet<PeerId>,
+    leases: BTreeMap<Spi, Leases>,
 }
 
 impl Numbers {
-    pub fn new(settings: &DvipaSettings) -> Numbers {
+    pub fn new(settings: &DvipaSettings, owner: MemberId) -> Numbers {
+        let is_alone = settings.targets.iter().all(|target| *target == owner);
+        let (policy, siblings_max) = (settings.outbound_sequence, settings.siblings_max);
         Numbers {
             marks: Marks::new(MarkSettings::default()),
-            policy: settings.outbound_sequence,
-            siblings_max: settings.siblings_max,
-            senders: BTreeMap::new(),
+            settings: SenderSettings::new(policy, siblings_max, owner, is_alone),
+            peers: BTreeMap::new(),
+            waiting: BTreeSet::new(),
+            leases: BTreeMap::new(),
         }
+    }
+
+    /// Who is to be told the marks of an SA: who numbers it alone, else the owner, who gives its numbers out.
+    pub fn marked(&self, peer: PeerId, child: ChildId) -> MemberId {
+        self.peers.get(&peer).and_then(|senders| senders.sender(child)).unwrap_or(self.settings.owner)
     }
 }
 
 impl Owner {
     /// The record of an SA stands, with its first mark: its numbers begin.
-    pub fn begin_numbers(&mut self, cx: &Shared, spi: Spi, mark: u64) {
+    pub fn begin_numbers(&mut self, cx: &mut Shared, spi: Spi, mark: u64) {
         let id = self.child_id(spi);
         let Some(child) = self.children.get(&spi) else { return };
-        let (peer, esn, sibling_of) = (child.peer, child.esn, child.sibling_of);
-        // What replaces a sibling is sent on by whoever sent on that.
-        let inherited = child.replaces.and_then(|old| self.children.get(&old)).and_then(Child::sibling_sender);
+        let Child { peer, esn, usage, replaces, sibling_of, .. } = *child;
         self.numbers.marks.born(cx.now, id, esn, 1, mark);
-        let from = self.numbers.marks.give(id).unwrap_or(1);
-        let asked = sibling_of.and_then(|_| self.numbers.senders.get_mut(&peer)).and_then(|it| it.asked.take());
-        let member = match sibling_of {
-            Some(_) => inherited.or(asked.map(|(member, _)| member)).unwrap_or(cx.me()),
-            None => cx.me(),
-        };
-        let numbering = match (self.numbers.policy, sibling_of) {
-            (SequencePolicy::LeasedBlocks, None) => Numbering::Leased(Box::new(Leases::new(BLOCK_PACKETS, from))),
-            _ => Numbering::By { member, from },
-        };
-        if let Some(child) = self.children.get_mut(&spi) {
-            child.numbering = Some(numbering);
-        }
-        for target in self.targets.values_mut() {
-            target.unsaid.insert(spi);
-        }
+        let members = self.targets.iter().filter(|(_, target)| target.may_use()).map(|(&member, _)| member);
+        let members: Vec<_> = members.collect();
+        let settings = self.numbers.settings;
+        let senders = self.numbers.peers.entry(peer).or_insert_with(|| PeerSenders::new(settings, &members));
+        senders.handle_up(cx.now, Newcomer { child: id, usage, replaces, sibling_of, restored: None });
+        self.follow(cx, peer);
     }
 
-    pub fn end_numbers(&mut self, gone: &Child, spi: Spi) {
-        self.numbers.marks.forget(self.child_id(spi));
-        if !self.peers.contains_key(&gone.peer) {
-            self.numbers.senders.remove(&gone.peer);
-        } else if gone.sibling_of.is_some()
-            && let Some(senders) = self.numbers.senders.get_mut(&gone.peer)
-        {
-            // Whoever sent on it shares the numbers of another again, for now.
-            senders.not_before = senders.not_before.max(Some(gone.born_at + ASK_AGAIN_AFTER));
-        }
-        for target in self.targets.values_mut() {
-            target.unsaid.remove(&spi);
+    pub fn end_numbers(&mut self, cx: &mut Shared, peer: PeerId, spi: Spi) {
+        let id = self.child_id(spi);
+        self.numbers.marks.forget(id);
+        self.numbers.leases.remove(&spi);
+        if !self.peers.contains_key(&peer) {
+            self.numbers.peers.remove(&peer);
+            self.numbers.waiting.remove(&peer);
+        } else if let Some(senders) = self.numbers.peers.get_mut(&peer) {
+            senders.handle_down(cx.now, id);
+            self.follow(cx, peer);
         }
     }
 
     /// A member has traffic to send on these, and no numbers.
     pub fn numbers_wanted(&mut self, cx: &mut Shared, from: MemberId, spis: &[Spi]) {
         for &spi in spis {
-            match self.numbers.policy {
-                SequencePolicy::Auto => self.sender_wants(cx, from, spi),
-                SequencePolicy::LeasedBlocks => self.lease(cx, from, spi),
-                // They come by frames, or the packets go elsewhere.
-                SequencePolicy::Sequencer | SequencePolicy::ViaDistributor => {}
+            let Some(peer) = self.children.get(&spi).map(|child| child.peer) else { continue };
+            if self.numbers.settings.policy == SequencePolicy::LeasedBlocks {
+                self.lease(cx, from, spi);
+            }
+            self.with_senders(cx, peer, |senders, now, dvipa| {
+                senders.handle_wanted(now, from, ChildId { dvipa, spi });
+            });
+        }
+    }
+
+    /// The peer does not want another SA like this one.
+    pub fn sibling_refused(&mut self, cx: &mut Shared, spi: Spi, for_good: bool) {
+        let Some(peer) = self.children.get(&spi).map(|child| child.peer) else { return };
+        self.with_senders(cx, peer, |senders, now, dvipa| {
+            senders.handle_refused(now, ChildId { dvipa, spi }, for_good);
+        });
+    }
+
+    /// An SA has carried a packet of its peer: who sends on it may begin.
+    pub fn proven(&mut self, cx: &mut Shared, peer: PeerId, spi: Spi) {
+        self.with_senders(cx, peer, |senders, now, dvipa| senders.handle_proven(now, ChildId { dvipa, spi }));
+    }
+
+    /// A member may send from now on, or does no more.
+    pub fn sender_comes_or_goes(&mut self, cx: &mut Shared, member: MemberId, is_there: bool) {
+        let peers: Vec<_> = self.numbers.peers.keys().copied().collect();
+        for peer in peers {
+            self.with_senders(cx, peer, |senders, now, _| match is_there {
+                true => senders.handle_joined(now, member),
+                false => senders.handle_gone(now, member),
+            });
+        }
+        if !is_there {
+            self.numbers.leases.values_mut().for_each(|leases| leases.forget(member));
+        }
+    }
+
+    fn with_senders(
+        &mut self,
+        cx: &mut Shared,
+        peer: PeerId,
+        act: impl FnOnce(&mut PeerSenders, ipsec::time::Instant, core::net::IpAddr),
+    ) {
+        if let Some(senders) = self.numbers.peers.get_mut(&peer) {
+            act(senders, cx.now, self.fence.address);
+            self.follow(cx, peer);
+        }
+    }
+
+    /// Does what was decided of a peer.
+    fn follow(&mut self, cx: &mut Shared, peer: PeerId) {
+        let Numbers { marks, settings, peers, waiting, leases } = &mut self.numbers;
+        let Some(senders) = peers.get_mut(&peer) else { return };
+        while let Some(output) = senders.poll_output(|child| marks.give(child)) {
+            match output {
+                Output::Ask(child) => cx.actions.push(Action::AskSibling(child)),
+                Output::Dispense { child, from } if settings.policy == SequencePolicy::LeasedBlocks => {
+                    leases.insert(child.spi, Leases::new(BLOCK_PACKETS, from));
+                }
+                // The dispenser on the owner's cores goes on where the owner itself would.
+                Output::Dispense { child, from } => {
+                    cx.actions.push(Action::Numbers { child, source: NumberSource::Own { from } });
+                }
+                Output::Numbers { member, .. } | Output::Silence { member, .. } | Output::Prefer { member, .. } => {
+                    if let Some(target) = self.targets.get_mut(&member) {
+                        target.unsaid.insert(peer);
+                    }
+                }
             }
         }
-    }
-
-    /// When a second sender has traffic for a peer, it gets an SA of its own, if the peer agrees.
-    fn sender_wants(&mut self, cx: &mut Shared, from: MemberId, spi: Spi) {
-        let id = self.child_id(spi);
-        let Some(child) = self.children.get(&spi).filter(|child| child.sibling_of.is_none()) else { return };
-        let peer = child.peer;
-        let of_peer = || self.children.values().filter(|child| child.peer == peer);
-        let has_own = of_peer().any(|child| child.sibling_sender() == Some(from));
-        let siblings = of_peer().filter(|child| child.sibling_of.is_some()).count();
-        let senders = self.numbers.senders.entry(peer).or_default();
-        senders.wanting.insert(from);
-        let is_waiting = senders.asked.is_some_and(|(_, until)| cx.now < until);
-        let may_ask = !senders.is_refused && !is_waiting && senders.not_before.is_none_or(|at| at <= cx.now);
-        if senders.wanting.len() > 1 && !has_own && may_ask && siblings < usize::from(self.numbers.siblings_max) {
-            senders.asked = Some((from, cx.now + SIBLING_WITHIN));
-            cx.actions.push(Action::AskSibling(id));
+        if senders.next_timeout(cx.now).is_some() {
+            waiting.insert(peer);
         }
-    }
-
-    /// The peer does not want another SA like this one: its senders go on sharing the numbers of the ones that stand.
-    pub fn sibling_refused(&mut self, cx: &Shared, spi: Spi, for_good: bool) {
-        let Some(peer) = self.children.get(&spi).map(|child| child.peer) else { return };
-        let senders = self.numbers.senders.entry(peer).or_default();
-        senders.asked = None;
-        senders.is_refused |= for_good;
-        senders.not_before = Some(cx.now + ASK_AGAIN_AFTER);
     }
 
     fn lease(&mut self, cx: &mut Shared, from: MemberId, spi: Spi) {
@@ -149,36 +163,23 @@ impl Owner {
         let Some(target) = self.targets.get(&from) else { return };
         let next = target.used.get(&spi).map_or(0, |used| used.next_outbound);
         let mark = self.numbers.marks.below(id).unwrap_or(0);
-        let Some(Numbering::Leased(leases)) = self.children.get_mut(&spi).and_then(|child| child.numbering.as_mut())
-        else {
-            return;
-        };
+        let Some(leases) = self.numbers.leases.get_mut(&spi) else { return };
         let Some(Block { first, count }) = leases.lease(cx.now, from, target.incarnation, next, mark) else { return };
         self.numbers.marks.observe(cx.now, id, leases.next_number());
-        let body = Body::Lease { spi, first, count };
-        cx.say(from, self.fence.address, self.epoch(), body);
+        cx.say(from, self.fence.address, self.epoch(), Body::Lease { spi, first, count });
     }
 
-    /// A member says how far it has come with an SA that it numbers.
+    /// A member says how far it has come with an SA.
     pub fn observe_numbers(&mut self, cx: &Shared, from: MemberId, spi: Spi, next: u64) {
-        let is_its = self.children.get(&spi).is_some_and(|child| match child.numbering {
-            Some(Numbering::By { member, .. }) => member == from,
-            Some(Numbering::Leased(_)) | None => false,
-        });
-        if is_its {
-            self.numbers.marks.observe(cx.now, self.child_id(spi), next);
-        }
-    }
-
-    /// A sibling has carried a packet: its sender moves to it.
-    pub fn sibling_proven(&mut self, spi: Spi) {
-        for target in self.targets.values_mut() {
-            target.unsaid.insert(spi);
+        let Some(peer) = self.children.get(&spi).map(|child| child.peer) else { return };
+        let id = self.child_id(spi);
+        if self.numbers.marked(peer, id) == from && !self.numbers.leases.contains_key(&spi) {
+            self.numbers.marks.observe(cx.now, id, next);
         }
     }
 
     /// Marks are raised, or stood elsewhere.
-    pub fn marks_raised(&mut self, ticket: u64, raise: &RaiseMarks, raised: Raised) {
+    pub fn marks_raised(&mut self, ticket: u64, raised: Raised) {
         let told = match raised {
             Raised::Done => self.numbers.marks.handle_raised(ticket),
             Raised::Elsewhere(found) => {
@@ -187,11 +188,19 @@ impl Owner {
                 self.numbers.marks.handle_found(ticket, &found)
             }
         };
-        debug_assert!(told.iter().all(|(id, _)| raise.marks().iter().any(|mark| mark.spi == id.spi)));
         for (id, _) in told {
-            for target in self.targets.values_mut() {
-                target.unsaid.insert(id.spi);
+            let Some(peer) = self.children.get(&id.spi).map(|child| child.peer) else { continue };
+            let member = self.numbers.marked(peer, id);
+            if let Some(target) = self.targets.get_mut(&member) {
+                target.unsaid.insert(peer);
             }
+        }
+    }
+
+    /// Time has passed for those who wait to be asked, or asked again.
+    pub fn wait_for_siblings(&mut self, cx: &mut Shared) {
+        for peer in core::mem::take(&mut self.numbers.waiting) {
+            self.with_senders(cx, peer, |senders, now, _| senders.handle_timeout(now));
         }
     }
 
@@ -214,68 +223,43 @@ impl Owner {
                 cx.actions.push(Action::Rekey(id));
             }
         }
-        self.say_numbers(cx);
+        let last = self.log.last();
+        let is_ready = |target: &Target| target.is_told() && target.snapshot.is_none() && target.sent == last;
+        let ready: Vec<_> = self
+            .targets
+            .iter_mut()
+            .filter(|(_, target)| !target.unsaid.is_empty() && is_ready(target))
+            .filter(|(member, _)| cx.reaches(**member))
+            .map(|(&member, target)| (member, core::mem::take(&mut target.unsaid)))
+            .collect();
+        for (member, peers) in ready {
+            self.say_numbers(cx, member, &peers);
+        }
     }
 
-    fn say_numbers(&mut self, cx: &mut Shared) {
+    /// Says all that holds at a member of these peers.
+    fn say_numbers(&self, cx: &mut Shared, member: MemberId, peers: &BTreeSet<PeerId>) {
+        let (mut numbers, mut marks, mut quiet, mut preferred) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        for peer in peers {
+            let Some(senders) = self.numbers.peers.get(peer) else { continue };
+            for output in senders.snapshot(member) {
+                match output {
+                    Output::Numbers { child, source, .. } => {
+                        numbers.push(NumbersFrom { spi: child.spi, source });
+                        let is_marked = self.numbers.marked(*peer, child) == member;
+                        let below = self.numbers.marks.below(child).filter(|_| is_marked);
+                        marks.extend(below.map(|below| Marked { spi: child.spi, below }));
+                    }
+                    Output::Silence { child, .. } => quiet.push(child.spi),
+                    Output::Prefer { child, .. } => preferred.push(child.spi),
+                    Output::Ask(_) | Output::Dispense { .. } => {}
+                }
+            }
+        }
         let (dvipa, epoch) = (self.fence.address, self.epoch());
-        let me = cx.me();
-        let mut said = Vec::new();
-        for (&member, target) in &mut self.targets {
-            let is_known = target.is_told() && target.snapshot.is_none() && target.sent == self.log.last();
-            if target.unsaid.is_empty() || !is_known || !cx.reaches(member) {
-                continue;
-            }
-            for spi in core::mem::take(&mut target.unsaid) {
-                let Some(child) = self.children.get(&spi).filter(|child| child.is_born()) else { continue };
-                if let Some(source) = source_at(child, self.numbers.policy, member, me) {
-                    let is_marked = match source {
-                        NumberSource::Own { .. } | NumberSource::Leased => true,
-                        NumberSource::Sequencer | NumberSource::ViaOwner => false,
-                    };
-                    let below = self.numbers.marks.below(ChildId { dvipa, spi }).filter(|_| is_marked);
-                    said.push((member, NumbersFrom { spi, source }, below));
-                }
-            }
-        }
-        for of_one in said.chunk_by(|one, other| one.0 == other.0) {
-            for some in of_one.chunks(LIST_MAX) {
-                let numbers = some.iter().map(|(_, numbers, _)| *numbers).collect();
-                let marks: Vec<_> = some
-                    .iter()
-                    .filter_map(|(_, numbers, below)| Some(Marked { spi: numbers.spi, below: (*below)? }))
-                    .collect();
-                cx.say(some[0].0, dvipa, epoch, Body::Numbers(numbers));
-                if !marks.is_empty() {
-                    cx.say(some[0].0, dvipa, epoch, Body::Marks(marks));
-                }
-            }
-        }
-    }
-}
-
-impl Child {
-    /// Who sends on it, if it is a sibling.
-    pub fn sibling_sender(&self) -> Option<MemberId> {
-        match self.numbering {
-            Some(Numbering::By { member, .. }) if self.sibling_of.is_some() => Some(member),
-            Some(Numbering::By { .. } | Numbering::Leased(_)) | None => None,
-        }
-    }
-}
-
-/// Where the numbers of an SA come from at a member; `None` if it does not send on it.
-fn source_at(child: &Child, policy: SequencePolicy, member: MemberId, owner: MemberId) -> Option<NumberSource> {
-    match child.numbering.as_ref()? {
-        // A sibling is proven by a packet before anything is sent on it.
-        Numbering::By { member: home, from } if child.sibling_of.is_some() => {
-            (*home == member && child.is_preferred).then_some(NumberSource::Own { from: *from })
-        }
-        Numbering::By { from, .. } if member == owner => Some(NumberSource::Own { from: *from }),
-        Numbering::By { .. } => Some(match policy {
-            SequencePolicy::ViaDistributor => NumberSource::ViaOwner,
-            SequencePolicy::Auto | SequencePolicy::Sequencer | SequencePolicy::LeasedBlocks => NumberSource::Sequencer,
-        }),
-        Numbering::Leased(_) => Some(NumberSource::Leased),
+        numbers.chunks(LIST_MAX).for_each(|some| cx.say(member, dvipa, epoch, Body::Numbers(some.to_vec())));
+        marks.chunks(LIST_MAX).for_each(|some| cx.say(member, dvipa, epoch, Body::Marks(some.to_vec())));
+        preferred.chunks(LIST_MAX).for_each(|some| cx.say(member, dvipa, epoch, Body::Prefer(some.to_vec())));
+        quiet.chunks(LIST_MAX).for_each(|some| cx.say(member, dvipa, epoch, Body::Quiet(some.to_vec())));
     }
 }

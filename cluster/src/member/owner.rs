@@ -7,14 +7,14 @@ use ipsec::sa::PeerId;
 use ipsec::time::Instant;
 
 use super::log::Log;
-use super::numbers::{Numbering, Numbers};
+use super::numbers::Numbers;
 use super::seam::{DvipaSettings, EntryKey, ServicePort};
 use crate::facility::claim::Fence;
 use crate::facility::record::Birth;
 use crate::id::{ChildId, Epoch, Incarnation, MemberId, Serial};
 use crate::lifesize::{OwnerLedger, Percentage};
 use crate::message::{SecretBytes, ShadowImage, Used};
-use crate::shadow::ShadowSa;
+use crate::shadow::{ShadowSa, Use};
 
 /// Most changes that are remembered for targets that lag.
 const DELTAS_MAX: usize = 4_096;
@@ -78,12 +78,11 @@ pub(super) struct Child {
     pub is_rekey_asked: bool,
     /// Until when its peer is known to have lived.
     pub heard_at: Option<Instant>,
-    pub born_at: Instant,
     pub esn: bool,
     pub replaces: Option<Spi>,
     pub sibling_of: Option<Spi>,
-    /// Who numbers its outbound half, once its record stands.
-    pub numbering: Option<Numbering>,
+    /// How IKE said that its outbound half may be used at first.
+    pub usage: Use,
     pub percentage: Percentage,
     /// What each member may carry of it, inbound and outbound.
     pub ledgers: [OwnerLedger; 2],
@@ -130,8 +129,8 @@ pub(super) struct Target {
     pub verify_at: Option<Instant>,
     /// What SAs have carried there.
     pub used: BTreeMap<Spi, Used>,
-    /// SAs of whose numbers it is to be told.
-    pub unsaid: BTreeSet<Spi>,
+    /// Peers of whose numbers it is to be told.
+    pub unsaid: BTreeSet<PeerId>,
 }
 
 /// A snapshot that is being sent.
@@ -205,7 +204,7 @@ impl Owner {
             uneven: BTreeSet::new(),
             is_uneven_new: false,
             peers: BTreeMap::new(),
-            numbers: Numbers::new(settings),
+            numbers: Numbers::new(settings, fence.record.owner),
         }
     }
 

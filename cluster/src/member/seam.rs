@@ -135,6 +135,8 @@ pub enum Action {
     Install(Box<ShadowSa>),
     /// Send on this SA before all others of its peer.
     Prefer(ChildId),
+    /// Send nothing on this SA from now on, until [`Action::Numbers`] says how: another member does, or nobody.
+    Quiet(ChildId),
     /// Take an SA from all cores, after a moment if its last packets may be under way.
     Remove {
         /// Which.

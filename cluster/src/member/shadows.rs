@@ -43,6 +43,7 @@ impl Owner {
             return;
         };
         sa.grant_bytes_max = grant_bytes_max;
+        let usage = sa.usage;
         if sa.sibling_of.is_some() {
             // Only who is told so sends on it.
             sa.usage = Use::ReceiveOnly;
@@ -59,11 +60,10 @@ impl Owner {
         let born = Child {
             order,
             peer,
-            born_at: cx.now,
             esn: sa.child.outbound.esn,
             replaces: sa.replaces,
             sibling_of: sa.sibling_of,
-            numbering: None,
+            usage,
             percentage: self.meet_peer(peer),
             ledgers,
             is_preferred: sa.usage == Use::First,
@@ -144,7 +144,7 @@ impl Owner {
         self.installed.remove(&spi);
         self.unreleased.remove(&spi);
         self.learn_refresh(&gone);
-        self.end_numbers(&gone, spi);
+        self.end_numbers(cx, gone.peer, spi);
         if gone.is_born() {
             cx.actions.push(Action::Remove { child: self.child_id(spi), lingers: departed.lingers, why });
             self.log.push(Delta::Gone(departed));
@@ -176,16 +176,10 @@ impl Owner {
 
     /// An SA has carried its first authentic packet somewhere: its peer can receive on it.
     pub fn first_packet(&mut self, cx: &mut Shared, spi: Spi) {
-        let child_id = self.child_id(spi);
-        let Some(child) = self.children.get_mut(&spi) else { return };
-        if core::mem::replace(&mut child.is_preferred, true) {
-            return;
-        }
-        if child.sibling_of.is_some() {
-            self.sibling_proven(spi);
-        } else {
-            cx.actions.push(Action::Prefer(child_id));
-            self.log.push(Delta::Prefer(spi));
+        if let Some(child) = self.children.get_mut(&spi) {
+            child.is_preferred |= child.sibling_of.is_none();
+            let peer = child.peer;
+            self.proven(cx, peer, spi);
         }
     }
 
@@ -273,7 +267,7 @@ impl Owner {
             bytes += match delta {
                 Delta::Born(image) => image.sa.expose().len() + 64,
                 Delta::Moved(moved) => moved.spis.len() * 5 + 64,
-                Delta::Prefer(_) | Delta::Gone(_) => 64,
+                Delta::Gone(_) => 64,
             };
             is_room
         };

@@ -46,7 +46,7 @@ impl Owner {
                     target.snapshot = None;
                     target.sent = position;
                     target.acknowledged = target.acknowledged.min(position);
-                    target.unsaid.extend(self.children.keys());
+                    target.unsaid.extend(self.numbers.peers.keys());
                     cx.actions.fabric_changed();
                 }
             }
@@ -68,9 +68,10 @@ impl Owner {
     pub fn admit(&mut self, cx: &mut Shared, member: MemberId, serves: bool, incarnation: Incarnation, position: u64) {
         let mut target = Target::new(incarnation, position, serves);
         target.is_draining = self.targets.get(&member).is_some_and(|before| before.is_draining);
-        target.unsaid.extend(self.children.keys());
+        target.unsaid.extend(self.numbers.peers.keys());
         self.targets.insert(member, target);
         self.join_ledgers(member, incarnation);
+        self.sender_comes_or_goes(cx, member, true);
         if serves {
             cx.jobs.push(Job::Admit(AdmitTarget { fence: self.fence, member, incarnation }));
         }

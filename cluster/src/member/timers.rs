@@ -87,6 +87,7 @@ impl Dvipa {
             own.settle_ledgers(cx);
             own.rekey_sealed(cx);
             own.forget_lost(cx);
+            own.wait_for_siblings(cx);
         }
     }
 

@@ -13,6 +13,7 @@ use super::owner::{Child, Owner, Phase, Standing, Target};
 use super::seam::ServicePort;
 use crate::id::{ChildId, Epoch, Incarnation, MemberId, Serial};
 use crate::lifesize::{LedgerView, Percentage};
+use crate::sequence::siblings::Fallback;
 
 /// A member of the cluster, as this one knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -110,8 +111,12 @@ pub struct ShadowView {
     pub is_sealed: bool,
     /// The first outbound number that may not be used.
     pub mark: Option<u64>,
-    /// Who sends on it, if it is a sibling.
-    pub sibling_of: Option<(Spi, Option<MemberId>)>,
+    /// The SA whose sibling it is.
+    pub sibling_of: Option<Spi>,
+    /// Who numbers it alone; otherwise its numbers are given out by the owner.
+    pub sender: Option<MemberId>,
+    /// Why members share SAs of this peer though they should not have to.
+    pub fallback: Option<Fallback>,
     /// The targets that have it on all their cores.
     pub held_by: Vec<MemberId>,
 }
@@ -197,7 +202,7 @@ impl Member {
     #[must_use]
     pub fn shadows(&self, dvipa: IpAddr, after: Option<Spi>, count: usize) -> Vec<ShadowView> {
         let Some(own) = self.owner_of(dvipa) else { return Vec::new() };
-        children(own, after).take(count).map(|(spi, child)| shadow(own, spi, child)).collect()
+        children(own, after).take(count).map(|(spi, child)| shadow(own, self.cx.now, spi, child)).collect()
     }
 
     /// The SPIs of a DVIPA that are held here, and the highest number that was accepted here on each.
@@ -255,7 +260,8 @@ fn children(own: &Owner, after: Option<Spi>) -> impl Iterator<Item = (Spi, &Chil
     own.children.range((from, core::ops::Bound::Unbounded)).map(|(&spi, child)| (spi, child))
 }
 
-fn shadow(own: &Owner, spi: Spi, child: &Child) -> ShadowView {
+fn shadow(own: &Owner, now: Instant, spi: Spi, child: &Child) -> ShadowView {
+    let senders = own.numbers.peers.get(&child.peer);
     let number = match child.phase {
         Phase::Recording { .. } => None,
         Phase::Spreading { number, .. } | Phase::Released { number } => Some(number),
@@ -270,7 +276,9 @@ fn shadow(own: &Owner, spi: Spi, child: &Child) -> ShadowView {
         floor: child.floor,
         is_sealed: child.is_sealed,
         mark: own.numbers.marks.below(own.child_id(spi)),
-        sibling_of: child.sibling_of.map(|base| (base, child.sibling_sender())),
+        sibling_of: child.sibling_of,
+        sender: senders.and_then(|senders| senders.sender(own.child_id(spi))),
+        fallback: senders.and_then(|senders| senders.fallback(now)),
         held_by,
     }
 }

@@ -126,6 +126,10 @@ pub enum Body {
         /// How many.
         count: u64,
     },
+    /// Owner → target: send on these before all others of their peers.
+    Prefer(#[serde(with = "as_wire::spis")] Vec<Spi>),
+    /// Owner → target: send nothing on these.
+    Quiet(#[serde(with = "as_wire::spis")] Vec<Spi>),
 }
 
 /// One change of a DVIPA's SAs.
@@ -133,8 +137,6 @@ pub enum Body {
 pub enum Delta {
     /// There is a new one.
     Born(ShadowImage),
-    /// Send on it before all others of its peer.
-    Prefer(#[serde(with = "as_wire::spi")] Spi),
     /// It is gone.
     Gone(Departed),
     /// Its peer is elsewhere.
@@ -314,7 +316,9 @@ impl Body {
             | Body::NumbersWanted(_)
             | Body::Numbers(_)
             | Body::Marks(_)
-            | Body::Lease { .. } => 1,
+            | Body::Lease { .. }
+            | Body::Prefer(_)
+            | Body::Quiet(_) => 1,
         }
     }
 
@@ -341,6 +345,7 @@ impl Body {
             Body::NumbersWanted(list) => within(list.len(), LIST_MAX),
             Body::Numbers(list) => within(list.len(), LIST_MAX),
             Body::Marks(list) => within(list.len(), LIST_MAX),
+            Body::Prefer(list) | Body::Quiet(list) => within(list.len(), LIST_MAX),
             Body::Claimed
             | Body::ClaimAcknowledged { .. }
             | Body::Expelled { .. }
@@ -361,7 +366,7 @@ impl Delta {
         match self {
             Delta::Born(image) => image.check_size(),
             Delta::Moved(moved) => within(moved.spis.len(), LIST_MAX),
-            Delta::Prefer(_) | Delta::Gone(_) => Ok(()),
+            Delta::Gone(_) => Ok(()),
         }
     }
 }

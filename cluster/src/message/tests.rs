@@ -49,7 +49,6 @@ fn all() -> Vec<Message> {
             first: 8,
             deltas: vec![
                 Delta::Born(image()),
-                Delta::Prefer(spi(300)),
                 Delta::Gone(Departed { spi: spi(301), lingers: true, why: ShortReason::Deleted }),
                 Delta::Moved(Moved {
                     peer: PeerId(1),
@@ -82,6 +81,8 @@ fn all() -> Vec<Message> {
         Body::Numbers(vec![NumbersFrom { spi: spi(300), source: NumberSource::Own { from: 4 } }]),
         Body::Marks(vec![Marked { spi: spi(300), below: 1 << 24 }]),
         Body::Lease { spi: spi(300), first: 1, count: 9 },
+        Body::Prefer(vec![spi(300)]),
+        Body::Quiet(vec![spi(300)]),
     ];
     [Message::Pulse { load_permille: 400 }].into_iter().chain(bodies.into_iter().map(of)).collect()
 }
@@ -98,7 +99,7 @@ fn every_kind_is_read_as_it_was_written() {
 #[test]
 fn the_numbers_of_the_kinds_are_nailed() {
     let kinds: Vec<u8> = all()[1..].iter().map(|message| message.encode(VERSION).unwrap()[7]).collect();
-    assert_eq!(kinds, (0..22).collect::<Vec<u8>>());
+    assert_eq!(kinds, (0..24).collect::<Vec<u8>>());
 }
 
 #[test]
@@ -114,7 +115,7 @@ fn a_kind_that_is_newer_than_the_session_is_neither_sent_nor_taken() {
 #[test]
 fn an_unknown_kind_is_refused() {
     let mut bytes = of(Body::Claimed).encode(VERSION).unwrap().to_vec();
-    bytes[7] = 22;
+    bytes[7] = 24;
     assert_eq!(Message::decode(&bytes, VERSION), Err(BadMessage::Malformed));
 }
 
@@ -164,7 +165,7 @@ proptest! {
     }
 
     #[test]
-    fn no_changed_message_panics(which in 0usize..23, at in any::<usize>(), with in any::<u8>()) {
+    fn no_changed_message_panics(which in 0usize..25, at in any::<usize>(), with in any::<u8>()) {
         let all = all();
         let mut bytes = all[which % all.len()].encode(VERSION).unwrap().to_vec();
         let at = at % bytes.len();

@@ -100,7 +100,11 @@ impl Appliance {
             }
             Action::Mute { is_mute, .. } => self.muted = is_mute,
             Action::Lease { first, count, .. } => self.leases.push((first, count)),
-            Action::Delete(_) | Action::PeerSeen { .. } | Action::Disconnect { .. } | Action::TargetsChanged => {}
+            Action::Quiet(_)
+            | Action::Delete(_)
+            | Action::PeerSeen { .. }
+            | Action::Disconnect { .. }
+            | Action::TargetsChanged => {}
         }
     }
 }

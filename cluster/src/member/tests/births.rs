@@ -129,7 +129,7 @@ fn more_changes_than_are_remembered_make_a_snapshot_that_resets_nothing() {
     world.unlink(OWNER, ONE);
     let goes = world.birth(2);
     world.run_for(SECOND / 20);
-    let many: Vec<_> = (0..2_100).map(|_| world.birth(3)).collect();
+    let many: Vec<_> = (0..2_100).map(|peer| world.birth(100 + peer)).collect();
     world.run_for(SECOND / 2);
     many.into_iter().chain([goes]).for_each(|id| world.down(id));
     let last = world.birth(4);

@@ -63,7 +63,10 @@ fn a_freeing_counts_once_however_often_it_comes() {
     world.say(ONE, OWNER, freed(9, 80));
     world.run_for(SECOND / 5);
     assert_eq!(world.appliance(OWNER).forgotten.len(), 2, "a gap is no freeing");
-    assert!(!world.is_linked(OWNER, ONE), "and ends the session");
+    assert_eq!(world.appliance(OWNER).floors.get(&id), Some(&60));
+    world.say(ONE, OWNER, freed(3, 70));
+    world.run_for(SECOND / 5);
+    assert_eq!(world.appliance(OWNER).floors.get(&id), Some(&70));
 }
 
 #[test]
@@ -172,4 +175,26 @@ fn a_count_from_before_all_cores_knew_lets_nobody_go() {
     world.tell(OWNER, Told::Drain { target: ONE, on: true });
     world.run_for(SECOND);
     assert_eq!(world.member(OWNER).targets(dvipa())[0].standing, Standing::Present);
+}
+
+#[test]
+fn freeings_that_come_before_their_target_is_recorded_are_said_again() {
+    let (mut world, id) = carried(9);
+    world.is_facility_up = false;
+    world.start(ONE);
+    world.link_all(ONE);
+    world.run_for(SECOND / 2);
+    for port in 0..3 {
+        world.tell(ONE, Told::Stopped(vec![entry(7, port)]));
+        world.uses(ONE, id, 100, 5);
+        world.run_for(SECOND / 5);
+    }
+    assert!(world.appliance(OWNER).forgotten.is_empty());
+    world.is_facility_up = true;
+    world.run_for(SECOND);
+    world.tell(ONE, Told::Stopped(vec![entry(7, 3)]));
+    world.uses(ONE, id, 100, 6);
+    world.run_for(SECOND * 3);
+    assert_eq!(world.appliance(OWNER).forgotten.len(), 4);
+    assert!(world.is_eligible(ONE) && world.refusals.is_empty());
 }

@@ -112,7 +112,10 @@ fn chaos(seed: u64) -> World {
 fn after_every_chaos_all_have_the_same_and_everything_goes_on() {
     for seed in 0..60 {
         let mut world = chaos(seed);
-        assert!(world.is_eligible(ONE) && world.is_eligible(TWO), "seed {seed}");
+        let (one, two) = (world.is_eligible(ONE), world.is_eligible(TWO));
+        let targets = world.member(OWNER).targets(dvipa());
+        let refusals = &world.refusals[world.refusals.len().saturating_sub(5)..];
+        assert!(one && two, "seed {seed}: {targets:?}, last refused {refusals:?}");
         let of = |world: &World, member| world.appliance(member).installed.keys().copied().collect::<Vec<_>>();
         assert_eq!(of(&world, OWNER), of(&world, ONE), "seed {seed}");
         assert_eq!(of(&world, OWNER), of(&world, TWO), "seed {seed}");

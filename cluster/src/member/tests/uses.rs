@@ -51,7 +51,7 @@ fn the_owner_numbers_an_sa_below_a_mark_that_stands_and_targets_ask_it() {
     let mut world = World::running(3);
     let id = world.birth(1);
     world.run_for(SECOND / 2);
-    assert!(matches!(world.appliance(OWNER).sources[&id], NumberSource::Own { .. }));
+    assert_eq!(world.appliance(OWNER).sources[&id], NumberSource::Sequencer, "of its own dispenser");
     assert_eq!(world.appliance(ONE).sources[&id], NumberSource::Sequencer);
     let mark = world.appliance(OWNER).marks[&id];
     assert!(mark > 1 << 20);
@@ -93,16 +93,34 @@ fn a_second_sender_gets_an_sa_of_its_own_when_the_peer_has_proven_it() {
     let sibling = world.birth_of(1, ipsec::lifetime::Lifetime::NONE, Some(id.spi), None);
     world.run_for(SECOND / 2);
     let own = |world: &World| {
-        let is_own = |member| matches!(world.appliance(member).sources.get(&sibling), Some(NumberSource::Own { .. }));
-        [ONE, TWO].into_iter().filter(|&member| is_own(member)).collect::<Vec<_>>()
+        let sends = |member: &crate::id::MemberId| world.appliance(*member).preferred.contains(&sibling);
+        [ONE, TWO].into_iter().filter(sends).collect::<Vec<_>>()
     };
     assert!(own(&world).is_empty(), "nothing is sent on it before it is proven");
     world.tell(TWO, Told::FirstPacket(sibling));
     world.run_for(SECOND / 2);
     let sender = own(&world);
     assert_eq!(sender.len(), 1);
+    assert!(matches!(world.appliance(sender[0]).sources[&sibling], NumberSource::Own { .. }));
     assert!(world.appliance(sender[0]).marks.contains_key(&sibling));
-    assert_eq!(world.appliance(sender[0]).preferred, [sibling]);
+    assert_eq!(world.appliance(sender[0]).preferred.last(), Some(&sibling));
+    let others = [OWNER, ONE, TWO].into_iter().filter(|member| *member != sender[0]);
+    assert!(others.into_iter().all(|member| !world.appliance(member).preferred.contains(&sibling)));
+    // Its sender is lost: another takes it over, above all that can have been used.
+    let mark = world.appliance(sender[0]).marks[&sibling];
+    world.stop(sender[0]);
+    let other = if sender[0] == ONE { TWO } else { ONE };
+    world.run_for(SECOND * 3);
+    for _ in 0..5 {
+        world.tell(other, Told::NumbersWanted(id));
+        world.tell(OWNER, Told::NumbersWanted(id));
+        world.run_for(SECOND / 5);
+    }
+    let from = match world.appliance(other).sources[&sibling] {
+        NumberSource::Own { from } => from,
+        found => panic!("{found:?}"),
+    };
+    assert!(from >= mark, "{from}");
 }
 
 #[test]
