@@ -67,6 +67,7 @@ impl<B: PacketBuffer> ControlCore<B> {
                 let window_packets = of_dvipa.map_or(0, |dvipa| dvipa.peer_window_packets);
                 self.registry.set_numbers(child, source, window_packets, &mut self.cores);
             }
+            Action::Quiet(child) => self.registry.silence(child, &mut self.cores),
             Action::Lease { child, first, count } => self.registry.lease(child, first, count, &mut self.cores),
             Action::Rekey(child) => self.refresh(now, child),
             Action::Delete(child) => asked(self.ike.delete_child(now, child.spi)),

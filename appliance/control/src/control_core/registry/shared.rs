@@ -66,6 +66,14 @@ impl Registry {
         cores.tell_all(|| Command::SetNumbers { peer, spi, child, source, window_packets });
     }
 
+    /// Nothing is sent on an SA's outbound half from now on: it waits for leases that nobody gives.
+    pub(in crate::control_core) fn silence<B>(&mut self, child: ChildId, cores: &mut Cores<B>) {
+        self.set_numbers(child, NumberSource::Leased, 0, cores);
+        if let Some(registered) = self.by_child.get(&child).and_then(|id| self.sas.get_mut(id)) {
+            registered.numbers = None;
+        }
+    }
+
     /// A block of numbers for the home core of an SA's outbound half.
     pub(in crate::control_core) fn lease<B>(&self, child: ChildId, first: u64, count: u64, cores: &mut Cores<B>) {
         let Some(registered) = self.shared(child) else { return };
