@@ -76,7 +76,8 @@ impl Owner {
             return;
         };
         if batch == 0 {
-            target.is_drain_known = target.is_draining;
+            // What was counted before says nothing.
+            (target.is_drain_known, target.connections) = (target.is_draining, None);
         } else if !self.tickets.values().any(is_first) {
             let next = self.tickets.values().filter(|other| other.target == member && other.batch > 0);
             let done = next.map(|other| other.batch - 1).min().unwrap_or(target.freed_seen);

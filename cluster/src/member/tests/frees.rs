@@ -173,8 +173,13 @@ fn a_count_from_before_all_cores_knew_lets_nobody_go() {
     let (mut world, _) = carried(8);
     world.tell(OWNER, Told::Connections { dvipa: dvipa(), target: ONE, count: 0 });
     world.tell(OWNER, Told::Drain { target: ONE, on: true });
+    world.run_for(Duration::from_micros(50));
+    world.tell(OWNER, Told::Connections { dvipa: dvipa(), target: ONE, count: 0 });
     world.run_for(SECOND);
     assert_eq!(world.member(OWNER).targets(dvipa())[0].standing, Standing::Present);
+    world.tell(OWNER, Told::Connections { dvipa: dvipa(), target: ONE, count: 0 });
+    world.run_for(SECOND);
+    assert_eq!(world.member(OWNER).targets(dvipa())[0].standing, Standing::Left);
 }
 
 #[test]
