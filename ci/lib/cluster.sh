@@ -196,11 +196,18 @@ cluster_spread() {
         rows=$(capture_count "$file" "src host $dvipa and ether src $(cluster_mac "$member") and ($filter_native or $filter_encapsulated)")
         say "ESP from the DVIPA to the clients that $member sent: $rows packets"
         if [[ $member == d1 ]]; then cluster_via=$rows; fi
-        if [[ $member != d1 ]] && ((rows == 0)); then wrong "$member answered nobody itself"; fi
+        if [[ $member != d1 && $cluster_sequence != via-distributor ]] && ((rows == 0)); then
+            wrong "$member answered nobody itself"
+        fi
+        if [[ $member != d1 && $cluster_sequence == via-distributor ]] && ((rows > 0)); then
+            wrong "$member answered by itself, though the distributor is to encrypt everything"
+        fi
     done
-    if [[ $cluster_sequence != via-distributor ]] && ((cluster_via > 0)); then
+    if [[ $cluster_sequence == via-distributor ]]; then
+        if ((cluster_via > 0)); then good "every answer went by the distributor, as asked for"; else wrong "nobody answered"; fi
+    elif ((cluster_via > 0)); then
         wrong "$cluster_via answers went by the distributor"
-    elif ((cluster_via == 0)); then
+    else
         good "every answer went straight from its target to the client"
     fi
 }

@@ -211,7 +211,9 @@ impl<Q: PortQueue> DataCore<Q> {
             self.seal_met(place);
             return Err(DropReason::SaSealed);
         }
-        if standing == Standing::Missing && dvipa.is_settling {
+        // Hits too: until every member has said how far it had come, a floor may be missing that a number would have to
+        // be above.
+        if dvipa.is_settling {
             return Err(DropReason::Settling);
         }
         Ok(standing)

@@ -1,6 +1,8 @@
 //! Where a store is, for as long as a test runs.
 
-use std::path::{Path, PathBuf};
+#[cfg(feature = "etcd")]
+use std::path::Path;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use facility::Facility;
@@ -45,6 +47,7 @@ impl Drop for Directory {
     }
 }
 
+#[cfg(feature = "etcd")]
 /// Copies a directory with all that is in it, in the place of another.
 pub fn copy_all(from: &Path, to: &Path) {
     let _ = std::fs::remove_dir_all(to);

@@ -63,9 +63,7 @@ impl<B: PacketBuffer> ControlCore<B> {
             Action::Verify(entries) => self.cores.tell_all(|| Command::Verify(entries.clone())),
             Action::Bury(entries) => self.cores.tell_all(|| Command::Bury(entries.clone())),
             Action::Numbers { child, source } => {
-                let of_dvipa = cluster.settings.dvipas.iter().find(|dvipa| dvipa.address == child.dvipa);
-                let window_packets = of_dvipa.map_or(0, |dvipa| dvipa.peer_window_packets);
-                self.registry.set_numbers(child, source, window_packets, &mut self.cores);
+                self.registry.set_numbers(child, source, window_of(cluster, child.dvipa), &mut self.cores);
             }
             Action::Quiet(child) => self.registry.silence(child, &mut self.cores),
             Action::Lease { child, first, count } => self.registry.lease(child, first, count, &mut self.cores),
@@ -85,7 +83,10 @@ impl<B: PacketBuffer> ControlCore<B> {
                     self.peer_moved(now, name, remote, sequence);
                 }
             }
-            Action::Mute { dvipa, is_mute } => warn!(%dvipa, is_mute, "the owner is silent"),
+            Action::Mute { dvipa, is_mute } => {
+                warn!(%dvipa, is_mute, "the owner is silent: nothing is sent on its SAs, or it is heard again");
+                self.registry.mute(dvipa, is_mute, window_of(cluster, dvipa), &mut self.cores);
+            }
             Action::Disconnect { member, why } => cluster.exchange.disconnect(now, member, why),
             Action::Own { dvipa, epoch } => self.own(now, dvipa, epoch),
             Action::Disown { dvipa } => self.disown(now, dvipa),
@@ -159,4 +160,10 @@ fn asked(answer: Result<(), CommandError>) {
     if let Err(error) = answer {
         debug!(%error, "IKE does not do it");
     }
+}
+
+/// The replay window that a DVIPA's clients are taken to have, in packets.
+fn window_of(cluster: &ClusterCore, dvipa: IpAddr) -> u32 {
+    let of_dvipa = cluster.settings.dvipas.iter().find(|known| known.address == dvipa);
+    of_dvipa.map_or(0, |known| known.peer_window_packets)
 }

@@ -16,6 +16,7 @@
 mod actions;
 mod beats;
 mod births;
+mod census;
 mod links;
 mod prober;
 mod reports;
@@ -40,6 +41,7 @@ use ipsec::time::Instant;
 
 use super::ControlCore;
 use beats::Beats;
+use census::Census;
 pub use links::{Exchange, LinkParts};
 pub use prober::ProbedService;
 use prober::Prober;
@@ -95,6 +97,7 @@ pub(super) struct ClusterCore {
     usage: Usage,
     waits: Waits,
     beats: Beats,
+    census: Census,
     /// CHILD_SAs of which IKE may not speak yet.
     unreleased: BTreeSet<ChildId>,
     fabric: Option<Arc<Fabric>>,
@@ -118,6 +121,7 @@ impl ClusterCore {
             usage: Usage::default(),
             waits: Waits::default(),
             beats: Beats::default(),
+            census: Census::default(),
             unreleased: BTreeSet::new(),
             fabric: None,
             settings: parts.settings,
@@ -145,6 +149,7 @@ impl<B: PacketBuffer> ControlCore<B> {
         let Some(mut cluster) = self.cluster.take() else { return false };
         let mut busy = cluster.exchange.run(now, &mut cluster.member, &mut self.stack);
         self.beat(now, &mut cluster);
+        self.take_census(now, &mut cluster);
         busy |= cluster.prober.run(now, &mut cluster.member, &mut self.stack);
         busy |= self.tell_use(now, &mut cluster);
         while let Some(then) = cluster.waits.next(&self.cores) {

@@ -1,5 +1,7 @@
 //! SAs that members share: found by the name that members use, carried within what they are granted.
 
+use core::net::IpAddr;
+
 use cluster::id::ChildId;
 use cluster::member::NumberSource;
 use cluster::shadow::ShadowSa;
@@ -71,6 +73,25 @@ impl Registry {
         self.set_numbers(child, NumberSource::Leased, 0, cores);
         if let Some(registered) = self.by_child.get(&child).and_then(|id| self.sas.get_mut(id)) {
             registered.numbers = None;
+        }
+    }
+
+    /// Nothing is sent on any SA of an address, or again as it was.
+    pub(in crate::control_core) fn mute<B>(
+        &mut self,
+        dvipa: IpAddr,
+        is_mute: bool,
+        window_packets: u32,
+        cores: &mut Cores<B>,
+    ) {
+        let children: Vec<ChildId> = self.by_child.keys().filter(|child| child.dvipa == dvipa).copied().collect();
+        for child in children {
+            let Some(source) = self.shared(child).and_then(Registered::numbers) else { continue };
+            let now = if is_mute { NumberSource::Leased } else { source };
+            self.set_numbers(child, now, window_packets, cores);
+            // What it will be again.
+            let registered = self.by_child.get(&child).and_then(|id| self.sas.get_mut(id));
+            registered.into_iter().for_each(|registered| registered.numbers = Some(source));
         }
     }
 

@@ -1,0 +1,63 @@
+//! How many connections each target is routed: counted over all cores while a target drains, since it may go only when it
+//! has none left, and where new connections go by these numbers.
+
+use core::time::Duration;
+use std::collections::BTreeMap;
+
+use cluster::dpt::Method;
+use cluster::id::MemberId;
+use cluster::member::{TargetView, Told};
+use datapath::buffer::PacketBuffer;
+use ipsec::time::Instant;
+
+use super::ClusterCore;
+use crate::control_core::{ControlCore, Listing};
+
+/// How often they are counted.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// The count that is under way, and when the next is due.
+#[derive(Debug, Default)]
+pub(super) struct Census {
+    due: Instant,
+    is_under_way: bool,
+}
+
+impl<B: PacketBuffer> ControlCore<B> {
+    /// Counts, if it is time and anybody needs to know.
+    pub(super) fn take_census(&mut self, now: Instant, cluster: &mut ClusterCore) {
+        if cluster.census.is_under_way {
+            // An operator's question may have taken the list; then the next one is waited for.
+            cluster.census.is_under_way = self.listing.is_some();
+            if let Some(listing) = self.take_listing() {
+                cluster.census.is_under_way = false;
+                tell_counts(now, cluster, &listing);
+            }
+        } else if now >= cluster.census.due && self.listing.is_none() && is_needed(cluster) {
+            cluster.census = Census { due: now + INTERVAL, is_under_way: true };
+            self.start_listing();
+        }
+    }
+}
+
+fn is_needed(cluster: &ClusterCore) -> bool {
+    cluster.sharing.iter().any(|sharing| {
+        let targets = cluster.member.targets(sharing.dvipa);
+        let drains = |target: &TargetView| target.is_draining;
+        !targets.is_empty() && (sharing.method == Method::WeightedActive || targets.iter().any(drains))
+    })
+}
+
+fn tell_counts(now: Instant, cluster: &mut ClusterCore, listing: &Listing) {
+    for at in 0..cluster.sharing.len() {
+        let dvipa = cluster.sharing[at].dvipa;
+        let targets = cluster.member.targets(dvipa);
+        let mut counts: BTreeMap<MemberId, u64> = targets.iter().map(|target| (target.member, 0)).collect();
+        for (_, (_, route)) in listing.entries().iter().filter(|(_, (key, _))| key.flow.dst == dvipa) {
+            counts.entry(route.target).and_modify(|count| *count += 1);
+        }
+        for (target, count) in counts {
+            cluster.member.handle_told(now, Told::Connections { dvipa, target, count });
+        }
+    }
+}
