@@ -88,10 +88,10 @@ fn every_word_of_a_cluster_is_taken_as_meant() {
     let more = "    processing: distributor\n    outbound_sequence: via-distributor\n    distribution: hot-standby\n    \
                 affinity: 10m\n    local_first: true\n    switch_back: false\n    peer_window: 64\n    max_siblings: 4\n";
     let text =
-        right_but("  facility", "  trusted: {encapsulation: gre-in-udp, protect: esp}\n  silence: 5s\n  facility");
+        right_but("  facility", "  trusted: {encapsulation: gre-in-udp, protect: none}\n  silence: 5s\n  facility");
     let config = parse(&(text + more)).unwrap();
     let (cluster, dvipa) = (config.cluster.unwrap(), &config.dvipas[0]);
-    assert_eq!((cluster.encapsulation, cluster.protect), (Encapsulation::GreInUdp, Protect::Esp));
+    assert_eq!((cluster.encapsulation, cluster.protect), (Encapsulation::GreInUdp, Protect::None));
     assert_eq!(cluster.silence, Duration::from_secs(5));
     assert_eq!(dvipa.processing, Processing::Distributor);
     assert_eq!(dvipa.outbound_sequence, SequencePolicy::ViaDistributor);
@@ -153,6 +153,14 @@ fn hostile_42_dvipas_that_nobody_could_serve() {
     ] {
         assert_refused(&right_but(piece, with), line, found, allowed);
     }
+}
+
+#[test]
+fn hostile_42_what_does_not_work_yet_is_refused_and_not_ignored() {
+    let esp = right_but("  facility", "  trusted: {protect: esp}\n  facility");
+    assert_refused(&esp, 9, "`esp`", "none");
+    let blocks = right_but("    owners: [d1]\n", "    owners: [d1]\n    outbound_sequence: leased-blocks\n");
+    assert_refused(&blocks, 18, "`leased-blocks`", "auto, sequencer, via-distributor");
 }
 
 #[test]

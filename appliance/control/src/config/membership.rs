@@ -18,7 +18,7 @@ use super::ports::{OwnAddresses, Port, Role, host_address};
 use super::raw::{self, List, Word};
 use super::secret_file::{self, SecretBytes};
 use super::secrets::{read, refused};
-use super::word::{choice, duration, name, number, token};
+use super::word::{choice, choice_with_unserved, duration, name, number, token};
 
 /// More members than this no cluster has.
 pub const MEMBERS_MAX: usize = 64;
@@ -37,15 +37,12 @@ pub enum Protect {
     /// Nothing: the wire joins the appliances and nobody else.
     #[default]
     None,
-    /// ESP between each two members.
-    Esp,
 }
 
 impl fmt::Display for Protect {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Self::None => "none",
-            Self::Esp => "esp",
         })
     }
 }
@@ -144,8 +141,11 @@ pub(super) fn validate(
     let encapsulations = [("gre", Encapsulation::Gre), ("gre-in-udp", Encapsulation::GreInUdp)];
     let encapsulation =
         trusted.encapsulation.map(|word| choice(&place.key("encapsulation"), &word, &encapsulations)).transpose()?;
-    let protections = [("none", Protect::None), ("esp", Protect::Esp)];
-    let protect = trusted.protect.map(|word| choice(&place.key("protect"), &word, &protections)).transpose()?;
+    let unprotected = "frames between members are not encrypted yet: give them a wire of their own";
+    let protect = trusted.protect.map(|word| {
+        choice_with_unserved(&place.key("protect"), &word, &[("none", Protect::None)], &["esp"], unprotected)
+    });
+    let protect = protect.transpose()?;
     let span = |key: &str, word: Option<Word>, default, range| match word {
         None => Ok(default),
         Some(word) => duration(&here.key(key), &word, range),
