@@ -32,7 +32,7 @@ pub struct SaTotals {
     pub bytes: Counter,
     /// Packets refused as replayed or older than the window.
     pub replay_drops: Counter,
-    /// The highest number accepted.
+    /// The highest number accepted; of an outbound SA the next to be sent.
     pub top: Counter,
     /// When the last fresh and authentic packet came, in nanoseconds of the appliance's clock; 0 before the first.
     pub heard: Counter,
@@ -268,6 +268,7 @@ impl OutboundEntry {
         if let Some(sealing) = &self.sealing {
             self.totals.packets.set(sealing.counters().packets);
             self.totals.bytes.set(sealing.counters().bytes);
+            self.totals.top.set(sealing.next_sequence());
         }
     }
 

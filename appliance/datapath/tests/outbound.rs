@@ -52,6 +52,7 @@ fn an_answer_is_sealed_and_opens_at_the_client() {
                     assert_eq!(sent[0].core, home, "the home core sends");
                 }
                 assert_eq!(client.totals_out.packets.get(), cores as u64);
+                assert_eq!(client.totals_out.top.get(), cores as u64 + 1, "marks follow the next number");
                 assert_eq!(bench.balance().forwarded, cores as u64);
             }
         }

@@ -27,7 +27,7 @@ mod waits;
 
 use core::num::NonZeroU16;
 use core::time::Duration;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -36,7 +36,6 @@ use cluster::fabric::{Fabric, Processing};
 use cluster::id::{ChildId, MemberId};
 use cluster::member::{Member, SequencePolicy, ServicePort, Settings, Told};
 use datapath::buffer::PacketBuffer;
-use datapath::policy::Service;
 use ipsec::time::Instant;
 
 use super::ControlCore;
@@ -104,8 +103,6 @@ pub(super) struct ClusterCore {
     settings: Settings,
     sharing: Vec<Sharing>,
     tables: Option<Arc<Tables>>,
-    /// Connections of each service that each core has here.
-    active: BTreeMap<(usize, Service), u32>,
     /// Tables made so far: tells cores which of their choices the counts already hold.
     reports: u64,
 }
@@ -127,7 +124,6 @@ impl ClusterCore {
             settings: parts.settings,
             sharing: parts.sharing,
             tables: None,
-            active: BTreeMap::new(),
             reports: 0,
         }
     }
@@ -173,7 +169,7 @@ impl<B: PacketBuffer> ControlCore<B> {
         busy
     }
 
-    /// Tells the member, if this appliance is one of several; gives it back otherwise.
+    /// Tells the member, if this appliance is one of several.
     pub(super) fn tell_member(&mut self, now: Instant, told: Told) {
         if let Some(cluster) = &mut self.cluster {
             cluster.member.handle_told(now, told);

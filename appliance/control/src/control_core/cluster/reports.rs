@@ -4,7 +4,6 @@ use cluster::member::{EntryKey, Told};
 use datapath::buffer::PacketBuffer;
 use datapath::cluster::reports::Report;
 use datapath::mailbox::SaName;
-use datapath::policy::Service;
 use ipsec::sa::PeerId;
 use ipsec::time::Instant;
 
@@ -27,7 +26,8 @@ impl<B: PacketBuffer> ControlCore<B> {
                     Report::Unverified { entry, target, incarnation } => {
                         self.tell_member(now, Told::Unverified { entry, target, incarnation });
                     }
-                    Report::Active { service, connections } => self.note_active(core, service, connections),
+                    // The owner counts what it routes; nobody asks for this yet.
+                    Report::Active { .. } => {}
                     Report::NumbersWanted(child) => self.tell_member(now, Told::NumbersWanted(child)),
                     Report::SealMet(child) => self.tell_member(now, Told::SealMet(child)),
                 }
@@ -40,13 +40,6 @@ impl<B: PacketBuffer> ControlCore<B> {
             self.tell_stopped(now, stopped);
         }
         busy
-    }
-
-    /// A core has counted the connections of a service.
-    fn note_active(&mut self, core: usize, service: Service, connections: u32) {
-        if let Some(cluster) = &mut self.cluster {
-            cluster.active.insert((core, service), connections);
-        }
     }
 
     /// The counters are read after the tombs were made: what their SAs have accepted by now is at least what they had then.

@@ -109,7 +109,6 @@ impl ClusterCore {
         let (inbound, outbound) = (&sa.inbound.as_ref()?.shared, &sa.outbound.as_ref()?.shared);
         let parameters = inbound.parameters();
         let is_mine = self.fabric.as_ref().and_then(|fabric| fabric.dvipa(child.dvipa)).map(|dvipa| dvipa.owner);
-        let sharing = self.sharing.iter().find(|sharing| sharing.dvipa == child.dvipa);
         let mark = outbound.mark();
         Some(ShadowRow {
             dvipa: child.dvipa,
@@ -119,7 +118,7 @@ impl ClusterCore {
             peer: parameters.peer_name.to_string(),
             epoch: parameters.epoch,
             shadow: is_mine != Some(self.settings.me),
-            processing: sharing.map_or("", |sharing| sharing.processing.name()).to_owned(),
+            processing: sa.processing().name().to_owned(),
             floor: inbound.floor(),
             sealed: inbound.is_sealed(),
             numbers: numbers_word(sa.numbers()).to_owned(),

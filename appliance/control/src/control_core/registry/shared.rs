@@ -2,6 +2,7 @@
 
 use core::net::IpAddr;
 
+use cluster::fabric::Processing;
 use cluster::id::ChildId;
 use cluster::member::NumberSource;
 use cluster::shadow::ShadowSa;
@@ -117,6 +118,12 @@ impl Registered {
     pub fn peer(&self) -> Option<PeerId> {
         let inbound = self.inbound.as_ref().map(|half| half.shared.parameters().peer);
         inbound.or_else(|| self.outbound.as_ref().map(|half| half.shared.parameters().peer))
+    }
+
+    /// Where its IPsec work is done, for good.
+    #[must_use]
+    pub fn processing(&self) -> Processing {
+        self.processing
     }
 
     /// Where its outbound numbers come from on this appliance, if members share it.
