@@ -229,7 +229,7 @@ fn hostile_42_what_is_not_built_yet_is_refused_and_not_ignored() {
     let child = "        local_ts: ['203.0.113.80/32[tcp/80]']\n";
     let dvipa = "port: net0}";
     for (text, line, found, allowed) in [
-        (right_but(child, &format!("{child}        mode: transport\n")), 23, "`transport`", "tunnel"),
+        (right_but(child, &format!("{child}        mode: beet\n")), 23, "`beet`", "tunnel, transport"),
         (right_but(dvipa, "port: net0, processing: distributor}"), 14, "`distributor`", "target"),
         (right_but(dvipa, "port: net0, outbound_sequence: sequencer}"), 14, "`sequencer`", "auto"),
         (right_but("local: {auth: psk", "local: {auth: pubkey"), 18, "`pubkey`", "psk"),

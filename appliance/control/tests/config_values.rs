@@ -102,7 +102,7 @@ connections:
     children:
       all:
         esp_proposals: [aes128gcm16-x25519-noesn, aes256gcm16-esn-noesn]
-        mode: tunnel
+        mode: transport
         replay_window: 65536
         rekey_time: 20s
         life_time: 30s
@@ -144,7 +144,7 @@ fn every_word_is_taken_as_written() {
     assert_eq!(child.local_ts[0].to_string(), "dynamic");
     let proposals: Vec<String> = child.proposals.iter().map(ToString::to_string).collect();
     assert_eq!(proposals, ["aes128gcm16-x25519-noesn", "aes256gcm16-esn-noesn"]);
-    assert_eq!(child.replay_window_packets, 65_536);
+    assert_eq!((child.mode, child.replay_window_packets), (Mode::Transport, 65_536));
     let seconds = |seconds| Some(Duration::from_secs(seconds));
     assert_eq!(child.lifetime.time, TimeLimits { soft: seconds(20), hard: seconds(30) });
     assert_eq!(child.lifetime.bytes, Limits { soft: Some(500_000_000), hard: Some(550_000_000) });
@@ -248,6 +248,16 @@ fn static_sas_may_do_without_a_replay_window_or_one_direction() {
 }
 
 #[test]
+fn static_sas_in_transport_mode_are_between_their_two_ends() {
+    let text = STATIC
+        .replace("10.1.0.0/16[tcp]", "198.51.100.7/32[tcp]")
+        .replace("    cipher", "    mode: transport\n    cipher");
+    let config = parse(&format!("{RIGHT}{text}")).unwrap();
+    let sa = &config.static_sas[0];
+    assert_eq!([&sa.inbound, &sa.outbound].map(|half| half.as_ref().unwrap().mode), [Mode::Transport; 2]);
+}
+
+#[test]
 fn hostile_42_static_sas_that_do_not_hold_together() {
     use config_support::assert_refused;
     let with = |piece: &str, by: &str| {
@@ -266,7 +276,14 @@ fn hostile_42_static_sas_that_do_not_hold_together() {
         (with("    cipher:", "    replay_window: 32\n    cipher:"), 31, "`32`", "64 to 65536, or 0"),
         (with("    cipher:", "    remote_port: 4500\n    cipher:"), 31, "without `encap: udp`", "no remote_port"),
         (with("    cipher:", "    esn: yes\n    cipher:"), 31, "`yes`", "true, false"),
-        (with("    cipher:", "    mode: transport\n    cipher:"), 31, "`transport`", "tunnel"),
+        (
+            with("    cipher:", "    mode: transport\n    cipher:"),
+            31,
+            "selectors of other addresses",
+            "`remote_ts` within",
+        ),
+        (with("    cipher:", "    mode: transport\n    encap: udp\n    cipher:"), 31, "with `encap: udp`", "a tunnel"),
+        (with("    cipher:", "    mode: beet\n    cipher:"), 31, "`beet`", "tunnel, transport"),
         (with("[203.0.113.80]", "[dynamic]"), 34, "`dynamic`", "10.1.0.0/16[tcp/80]"),
         (with("[203.0.113.80]", "[]"), 34, "0 items", "1 to 32"),
         (format!("{RIGHT}{STATIC}{second}"), 41, "`0x00001001`, which stands in line 32", "each SPI once"),

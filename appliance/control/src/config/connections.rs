@@ -186,9 +186,6 @@ fn children(here: &Place<'_>, connection: &Word, named: Named<raw::Child>) -> Re
 }
 
 fn child(place: &Place<'_>, name_word: &Word, raw: raw::Child) -> Result<ChildSettings, ConfigError> {
-    if let Some(word) = &raw.mode {
-        mode(&place.key("mode"), word)?;
-    }
     let limits = lifetime::Words {
         rekey_time: raw.rekey_time,
         life_time: raw.life_time,
@@ -202,7 +199,7 @@ fn child(place: &Place<'_>, name_word: &Word, raw: raw::Child) -> Result<ChildSe
         local_ts: selectors(&place.key("local_ts"), raw.local_ts)?,
         remote_ts: selectors(&place.key("remote_ts"), raw.remote_ts)?,
         proposals: proposals::validate_esp(&place.key("esp_proposals"), raw.esp_proposals)?,
-        mode: Mode::Tunnel,
+        mode: mode(&place.key("mode"), raw.mode.as_ref())?,
         lifetime: lifetime::validate(place, &limits, Some(CHILD_REKEY_TIME))?,
         overlap: Overlap::default(),
         replay_window_packets: match &raw.replay_window {
@@ -212,10 +209,12 @@ fn child(place: &Place<'_>, name_word: &Word, raw: raw::Child) -> Result<ChildSe
     })
 }
 
-/// Refuses every mode but tunnel.
-pub(super) fn mode(place: &Place<'_>, word: &Word) -> Result<(), ConfigError> {
-    let unserved = ["transport", "transport_proxy", "beet", "pass", "drop"];
-    choice_with_unserved(place, word, &[("tunnel", ())], &unserved, "only tunnel mode is served so far")
+/// How ESP carries packets: in a tunnel, if nothing is said.
+pub(super) fn mode(place: &Place<'_>, word: Option<&Word>) -> Result<Mode, ConfigError> {
+    let Some(word) = word else { return Ok(Mode::Tunnel) };
+    let (served, unserved) =
+        ([("tunnel", Mode::Tunnel), ("transport", Mode::Transport)], ["transport_proxy", "beet", "pass", "drop"]);
+    choice_with_unserved(place, word, &served, &unserved, "tunnel and transport mode are served")
 }
 
 fn selectors(here: &Place<'_>, list: Option<List<Word>>) -> Result<Vec<SelectorTemplate>, ConfigError> {

@@ -9,7 +9,7 @@ use ipsec::cipher::Cipher;
 use ipsec::key::SaKey;
 use ipsec::lifetime::Lifetime;
 use ipsec::sa::{Direction, Encapsulation, Mode, PeerId, SaParameters};
-use ipsec::selector::{SELECTORS_MAX, Selectors, TrafficSelector};
+use ipsec::selector::{AddressRange, SELECTORS_MAX, Selectors, TrafficSelector};
 use zeroize::Zeroizing;
 
 use super::Sources;
@@ -46,6 +46,7 @@ struct Common {
     peer_name: Arc<str>,
     dvipa: IpAddr,
     remote: IpAddr,
+    mode: Mode,
     encapsulation: Encapsulation,
     cipher: Cipher,
     esn: bool,
@@ -107,9 +108,7 @@ fn validate_common(
     if let Some(line) = seen.names.insert(raw.name.value.clone(), raw.name.referenced.line()) {
         return Err(place.key("name").duplicate(&raw.name, line, "each name once"));
     }
-    if let Some(word) = &raw.mode {
-        mode(&place.key("mode"), word)?;
-    }
+    let mode = mode(&place.key("mode"), raw.mode.as_ref())?;
     let peer_name = name(&place.key("peer"), &raw.peer)?;
     // IKE counts its peers from below.
     let next_peer = PeerId(u64::MAX - seen.peers.len() as u64);
@@ -122,6 +121,14 @@ fn validate_common(
     let remote = host_address(&place.key("remote"), &raw.remote)?;
     if remote.is_ipv4() != dvipa.is_ipv4() {
         return Err(place.key("remote").invalid(&raw.remote, format!("an address of the same family as {dvipa}")));
+    }
+    let encapsulation = encapsulation(place, raw.encap.as_ref(), raw.remote_port.as_ref())?;
+    let selectors = Selectors {
+        local: selectors(&place.key("local_ts"), raw.local_ts)?,
+        remote: selectors(&place.key("remote_ts"), raw.remote_ts)?,
+    };
+    if let Some(word) = raw.mode.as_ref().filter(|_| mode == Mode::Transport) {
+        check_transport(&place.key("mode"), word, &selectors, (dvipa, remote), encapsulation)?;
     }
     let ciphers = Cipher::ALL.map(|cipher| (cipher.name(), cipher));
     let limits = lifetime::Words {
@@ -138,14 +145,12 @@ fn validate_common(
         peer_name,
         dvipa,
         remote,
-        encapsulation: encapsulation(place, raw.encap.as_ref(), raw.remote_port.as_ref())?,
+        mode,
+        encapsulation,
         cipher: choice(&place.key("cipher"), &raw.cipher, &ciphers)?,
         esn: raw.esn.map(|word| truth(&place.key("esn"), &word)).transpose()?.unwrap_or(false),
         replay_window_packets: replay_window(&place.key("replay_window"), raw.replay_window.as_ref())?,
-        selectors: Selectors {
-            local: selectors(&place.key("local_ts"), raw.local_ts)?,
-            remote: selectors(&place.key("remote_ts"), raw.remote_ts)?,
-        },
+        selectors,
         lifetime: lifetime::validate(place, &limits, None)?,
     })
 }
@@ -186,7 +191,7 @@ fn validate_half(
         remote: common.remote,
         spi,
         direction,
-        mode: Mode::Tunnel,
+        mode: common.mode,
         encapsulation: common.encapsulation,
         cipher: common.cipher,
         key,
@@ -196,6 +201,25 @@ fn validate_half(
         lifetime: common.lifetime,
         epoch: 0,
     })
+}
+
+/// Transport mode has no addresses but those of the two ends, and none that a NAT has changed.
+fn check_transport(
+    place: &Place<'_>,
+    word: &Word,
+    selectors: &Selectors,
+    (dvipa, remote): (IpAddr, IpAddr),
+    encapsulation: Encapsulation,
+) -> Result<(), ConfigError> {
+    if encapsulation != Encapsulation::None {
+        return Err(place.conflict(word, "with `encap: udp`", "transport mode without encapsulation, or a tunnel"));
+    }
+    let is_of = |list: &[TrafficSelector], end| list.iter().all(|ts| ts.addresses == AddressRange::single(end));
+    if is_of(&selectors.local, dvipa) && is_of(&selectors.remote, remote) {
+        return Ok(());
+    }
+    let allowed = format!("`local_ts` within {dvipa} and `remote_ts` within {remote}, or a tunnel");
+    Err(place.conflict(word, "with selectors of other addresses", &allowed))
 }
 
 fn encapsulation(

@@ -73,11 +73,11 @@ pub fn server_settings(lifetime: Lifetime) -> ConnectionSettings {
 
 impl Client {
     pub fn new(world: &World) -> Client {
-        Client::offering(world, "aes128gcm16")
+        Client::offering(world, "aes128gcm16", Mode::Tunnel)
     }
 
     /// A client that offers this for its CHILD_SA.
-    pub fn offering(world: &World, proposal: &str) -> Client {
+    pub fn offering(world: &World, proposal: &str, mode: Mode) -> Client {
         let mut link = port(0, CLIENT_MAC, CLIENT);
         link.addresses.extend(nat::OUTSIDE.map(|outside| PortAddress::new(ip(outside), 24).unwrap()));
         let settings = StackSettings { ports: vec![link], ..StackSettings::default() };
@@ -86,6 +86,7 @@ impl Client {
             local_ts: vec!["dynamic".parse().unwrap()],
             remote_ts: vec!["192.0.2.80/32".parse().unwrap()],
             proposals: vec![proposal.parse().unwrap()],
+            mode,
             ..child_settings(Lifetime::NONE)
         };
         let connection = ConnectionSettings {
@@ -114,6 +115,11 @@ impl Client {
 
     pub fn is_up(&self) -> bool {
         !self.children.is_empty()
+    }
+
+    /// The mode of each of its SAs.
+    pub fn modes(&self) -> Vec<Mode> {
+        self.children.iter().map(|child| child.inbound.shared().parameters().mode).collect()
     }
 
     /// How many SAs it holds.
@@ -187,6 +193,7 @@ impl Client {
             return false;
         }
         let outer = ipv4::Packet::new_checked(ethernet.payload()).unwrap();
+        let mut header = ethernet.payload()[..outer.header_len()].to_vec();
         let mut esp = match outer.protocol() {
             protocol::ESP => outer.payload().to_vec(),
             protocol::UDP => {
@@ -203,7 +210,14 @@ impl Client {
         let child = self.children.iter_mut().find(|child| Some(child.spi) == spi).expect("ESP under an unknown SPI");
         let opened = child.inbound.open(&mut esp).expect("the appliance's ESP opens");
         child.may_send = true;
-        self.received.push(esp[opened.inner].to_vec());
+        let inner = &esp[opened.inner.clone()];
+        self.received.push(match child.inbound.shared().parameters().mode {
+            Mode::Tunnel => inner.to_vec(),
+            Mode::Transport => {
+                ipsec::transport::restore(&mut header, opened.next_header, inner.len()).unwrap();
+                [&header, inner].concat()
+            }
+        });
         true
     }
 
@@ -226,7 +240,11 @@ impl Client {
         let Overhead { before, after } = child.outbound.shared().overhead(inner.len());
         let mut packet = vec![0; before + inner.len() + after];
         packet[before..before + inner.len()].copy_from_slice(inner);
-        let _ = child.outbound.encapsulate(&mut self.ivs, &mut packet, inner.len()).unwrap();
+        let sealed = match child.outbound.shared().parameters().mode {
+            Mode::Tunnel => child.outbound.encapsulate(&mut self.ivs, &mut packet, inner.len()),
+            Mode::Transport => child.outbound.encapsulate_transport(&mut self.ivs, &mut packet, inner.len()),
+        };
+        let _ = sealed.unwrap();
         self.through_nat(framed(CLIENT_MAC, NETWORK_MAC, &packet))
     }
 }

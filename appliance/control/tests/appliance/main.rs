@@ -4,12 +4,14 @@
 mod client;
 mod esp_and_ike;
 mod nat;
+mod transport;
 mod world;
 
 use client::{Client, framed, from_host, segment, server_settings};
 use datapath::forwarding::PortRole;
 use ike::config::ConnectionSettings;
 use ipsec::lifetime::{Lifetime, Limits};
+use ipsec::sa::Mode;
 use nat::Nat;
 use wire::tcp::Flags;
 use world::World;
@@ -109,7 +111,7 @@ fn extended_sequence_numbers_are_agreed_on_and_stay_over_a_rekeying() {
     settings.children[0].proposals = vec!["aes128gcm16-esn-noesn".parse().unwrap()];
     let mut world = World::new(settings);
     // The client offers both, as a strongSwan would with these words.
-    let mut client = Client::offering(&world, "aes128gcm16-noesn-esn");
+    let mut client = Client::offering(&world, "aes128gcm16-noesn-esn", Mode::Tunnel);
     client.connect(&world);
     settle(&mut world, &mut client);
     for rekeyed in [false, true] {
