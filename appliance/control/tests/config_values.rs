@@ -49,7 +49,7 @@ fn a_short_configuration_gets_good_defaults() {
     assert_eq!(connection.remote_id, "client@example".parse().unwrap());
     assert_eq!(connection.rekey_time, Some(Duration::from_secs(14_400)));
     assert_eq!(connection.over_time, Some(Duration::from_secs(15_840)));
-    assert_eq!(connection.dpd_delay, Some(Duration::from_secs(30)));
+    assert_eq!((connection.dpd_delay, connection.ike_sas_per_identity), (Some(Duration::from_secs(30)), None));
     let texts =
         |proposals: &[ike::proposal::IkeProposal]| proposals.iter().map(ToString::to_string).collect::<Vec<_>>();
     assert_eq!(texts(&connection.proposals), ["aes256gcm16-aes128gcm16-prfsha256-x25519"]);
@@ -99,6 +99,7 @@ connections:
     rekey_time: 2h
     over_time: 5m
     dpd_delay: 0
+    ike_sas_per_identity: 500
     children:
       all:
         esp_proposals: [aes128gcm16-x25519-noesn, aes256gcm16-esn-noesn]
@@ -132,7 +133,7 @@ fn every_word_is_taken_as_written() {
     assert_eq!((&connection.local_id, &connection.remote_id), (&None, &IdentityPattern::Any));
     assert_eq!(connection.rekey_time, Some(Duration::from_secs(7_200)));
     assert_eq!(connection.over_time, Some(Duration::from_secs(7_500)));
-    assert_eq!(connection.dpd_delay, None);
+    assert_eq!((connection.dpd_delay, connection.ike_sas_per_identity), (None, Some(500)));
     for (peer, fits) in [("198.51.100.7", true), ("10.255.0.1", true), ("172.16.0.9", true), ("172.16.0.10", false)] {
         assert_eq!(connection.remote_addrs.iter().any(|range| range.contains(address(peer))), fits, "{peer}");
     }

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use ike::config::{ChildSettings, Connection, ConnectionSettings, Identity, IdentityPattern, Overlap};
+use ike::config::{ChildSettings, Connection, ConnectionSettings, Identity, IdentityPattern, Limits, Overlap};
 use ipsec::sa::Mode;
 use ipsec::selector::{AddressRange, SELECTORS_MAX, SelectorTemplate};
 
@@ -85,7 +85,10 @@ fn validate_connection(
         proposals: proposals::validate_ike(&place.key("proposals"), raw.proposals)?,
         rekey_time,
         over_time: over_time(&place.key("over_time"), raw.over_time.as_ref(), rekey_time)?,
-        ike_sas_per_identity: None,
+        ike_sas_per_identity: raw
+            .ike_sas_per_identity
+            .map(|word| number(&place.key("ike_sas_per_identity"), &word, 1..=Limits::default().ike_sas))
+            .transpose()?,
         dpd_delay: match &raw.dpd_delay {
             None => Some(DPD_DELAY),
             Some(word) if word.value == "0" => None,

@@ -163,6 +163,7 @@ pub(super) struct Connection {
     pub(super) rekey_time: Option<Word>,
     pub(super) over_time: Option<Word>,
     pub(super) dpd_delay: Option<Word>,
+    pub(super) ike_sas_per_identity: Option<Word>,
     pub(super) children: Spanned<Named<Child>>,
 }
 
