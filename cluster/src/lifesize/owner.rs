@@ -234,10 +234,20 @@ impl OwnerLedger {
         unheard.map(|account| account.sent_at.map_or(Instant::ZERO, |at| at + self.repeat_after)).min()
     }
 
-    /// What a member may carry in all: for the shadow SA that it is told.
+    /// What a member may carry in all.
     #[must_use]
     pub fn ceiling(&self, member: MemberId, incarnation: Incarnation) -> Option<Amount> {
         self.place(member, incarnation).ok().map(|index| self.members[index].ceiling)
+    }
+
+    /// The same, for the shadow SA that the member is told now: [`poll_grant`](Self::poll_grant) says it again only if
+    /// it is not acknowledged for a while.
+    #[must_use]
+    pub fn tell_ceiling(&mut self, now: Instant, member: MemberId, incarnation: Incarnation) -> Option<Amount> {
+        let index = self.place(member, incarnation).ok()?;
+        let account = &mut self.members[index];
+        account.sent_at = Some(now);
+        Some(account.ceiling)
     }
 
     /// Whether what was used, granted and charged has reached the soft limit, or a request could not be filled, so that

@@ -208,12 +208,21 @@ impl Cache {
 
     /// The owner raises what an SA may carry here.
     pub fn granted(&mut self, cx: &mut Shared, at: &At, granted: &Granted) {
-        let Some(held) = self.held.get_mut(&granted.spi) else { return };
-        let half = if granted.is_inbound { &mut held.inbound } else { &mut held.outbound };
-        self.busy.insert(granted.spi);
-        if half.handle_ceiling(granted.ceiling).is_some() {
+        let ceilings =
+            if granted.is_inbound { [granted.ceiling, Amount::ZERO] } else { [Amount::ZERO, granted.ceiling] };
+        self.raise(cx, at, granted.spi, ceilings);
+    }
+
+    fn raise(&mut self, cx: &mut Shared, at: &At, spi: Spi, [inbound, outbound]: [Amount; 2]) {
+        let Some(held) = self.held.get_mut(&spi) else { return };
+        self.busy.insert(spi);
+        let take = |half: &mut MemberLedger, ceiling| {
+            let is_told = ceiling != Amount::ZERO;
+            is_told && half.handle_ceiling(ceiling).is_some()
+        };
+        if take(&mut held.inbound, inbound) | take(&mut held.outbound, outbound) {
             cx.actions.push(Action::Ceiling {
-                child: at.child(granted.spi),
+                child: at.child(spi),
                 inbound: held.inbound.ceiling().pair(),
                 outbound: held.outbound.ceiling().pair(),
             });
@@ -296,12 +305,15 @@ impl Cache {
             return Err(Refused::BadShadow);
         }
         if self.held.get(&child.spi).is_some_and(|held| held.birth == image.birth) {
+            self.raise(cx, at, child.spi, image.ceilings);
             return Ok(child.spi);
         }
         if self.held.contains_key(&child.spi) {
             self.gone(cx, at, Departed { spi: child.spi, lingers: false, why: ShortReason::Deleted });
         }
         self.hold(cx, at, number, image, sa);
+        // Before any core has it, so that none finds nothing granted.
+        self.raise(cx, at, child.spi, image.ceilings);
         Ok(child.spi)
     }
 

@@ -12,7 +12,7 @@ use super::seam::{DvipaSettings, EntryKey, ServicePort};
 use crate::facility::claim::Fence;
 use crate::facility::record::Birth;
 use crate::id::{ChildId, Epoch, Incarnation, MemberId, Serial};
-use crate::lifesize::{OwnerLedger, Percentage};
+use crate::lifesize::{Amount, OwnerLedger, Percentage};
 use crate::message::{SecretBytes, ShadowImage, Used};
 use crate::shadow::{ShadowSa, Use};
 
@@ -239,6 +239,7 @@ impl Owner {
 }
 
 impl Child {
+    /// As it is told to nobody in particular, without grants.
     pub fn image(&self) -> ShadowImage {
         ShadowImage {
             birth: self.order,
@@ -246,7 +247,13 @@ impl Child {
             is_preferred: self.is_preferred,
             remote: self.remote,
             percentage: self.percentage,
+            ceilings: [Amount::ZERO; 2],
         }
+    }
+
+    /// What a start of a member may carry of each half. It is being told that now.
+    pub fn tell_ceilings(&mut self, now: Instant, member: MemberId, incarnation: Incarnation) -> [Amount; 2] {
+        self.ledgers.each_mut().map(|ledger| ledger.tell_ceiling(now, member, incarnation).unwrap_or(Amount::ZERO))
     }
 
     /// Whether cores and targets have been told of it.

@@ -16,7 +16,7 @@ use super::seam::{Action, DvipaSettings};
 use super::shared::Shared;
 use crate::facility::births::{CreateSa, Created, DeleteSas};
 use crate::id::MemberId;
-use crate::message::{Body, Delta, Departed, Moved, SecretBytes, ShortReason};
+use crate::message::{Body, Delta, Departed, Moved, SecretBytes, ShadowImage, ShortReason};
 use crate::shadow::{ShadowSa, Use};
 use crate::shadow_codec::encode_shadow;
 
@@ -248,10 +248,10 @@ impl Owner {
             }
             let Some(target) = self.targets.get(&member).filter(|target| target.is_told()) else { return };
             let body = match target.snapshot {
-                Some(sending) => self.part_of_snapshot(member, sending),
+                Some(sending) => self.part_of_snapshot(cx.now, member, sending),
                 None if target.sent == self.log.last() => return,
                 // Who has nothing is told what there is, not what there was.
-                None if target.sent > 0 && self.log.reaches_back_to(target.sent) => self.next_deltas(member),
+                None if target.sent > 0 && self.log.reaches_back_to(target.sent) => self.next_deltas(cx.now, member),
                 None => self.begin_snapshot(member),
             };
             let Some(body) = body else { return };
@@ -259,7 +259,7 @@ impl Owner {
         }
     }
 
-    fn next_deltas(&mut self, member: MemberId) -> Option<Body> {
+    fn next_deltas(&mut self, now: Instant, member: MemberId) -> Option<Body> {
         let target = self.targets.get_mut(&member)?;
         let mut bytes = 0;
         let fits = |delta: &&Delta| {
@@ -271,9 +271,16 @@ impl Owner {
             };
             is_room
         };
-        let deltas: Vec<_> = self.log.after(target.sent).take(BATCH_MAX).take_while(fits).cloned().collect();
-        let first = target.sent + 1;
+        let mut deltas: Vec<_> = self.log.after(target.sent).take(BATCH_MAX).take_while(fits).cloned().collect();
+        let (first, incarnation) = (target.sent + 1, target.incarnation);
         target.sent += deltas.len() as u64;
+        for delta in &mut deltas {
+            if let Delta::Born(image) = delta
+                && let Some(child) = self.by_order.get(&image.birth).and_then(|spi| self.children.get_mut(spi))
+            {
+                image.ceilings = child.tell_ceilings(now, member, incarnation);
+            }
+        }
         Some(Body::Deltas { first, deltas })
     }
 
@@ -285,16 +292,18 @@ impl Owner {
     }
 
     /// Goes on with a snapshot. SAs that are born or gone meanwhile are in the changes that follow it.
-    fn part_of_snapshot(&mut self, member: MemberId, mut sending: Sending) -> Option<Body> {
+    fn part_of_snapshot(&mut self, now: Instant, member: MemberId, mut sending: Sending) -> Option<Body> {
+        let incarnation = self.targets.get(&member)?.incarnation;
         let mut sas = Vec::new();
         let mut bytes = 0;
         for (&order, spi) in self.by_order.range(sending.after_order + 1..) {
             if sas.len() == BATCH_MAX || bytes >= BATCH_BYTES {
                 break;
             }
-            let Some(child) = self.children.get(spi) else { continue };
+            let Some(child) = self.children.get_mut(spi) else { continue };
             bytes += child.image.expose().len();
-            sas.push(child.image());
+            let ceilings = child.tell_ceilings(now, member, incarnation);
+            sas.push(ShadowImage { ceilings, ..child.image() });
             sending.after_order = order;
         }
         let target = self.targets.get_mut(&member)?;

@@ -190,6 +190,9 @@ pub struct ShadowImage {
     pub remote: Option<SocketAddr>,
     /// How much of its lifesize may go unreported.
     pub percentage: Percentage,
+    /// What its inbound and its outbound half may carry at the member that is told, in all: so it carries something as
+    /// soon as it stands.
+    pub ceilings: [Amount; 2],
 }
 
 /// The highest number that was accepted on an SA.

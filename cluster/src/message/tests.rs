@@ -29,6 +29,7 @@ fn image() -> ShadowImage {
         is_preferred: true,
         remote: Some("192.0.2.1:4500".parse().unwrap()),
         percentage: Percentage::START,
+        ceilings: [Amount::of((7, 1)), Amount::UNLIMITED],
     }
 }
 

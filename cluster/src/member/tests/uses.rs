@@ -40,6 +40,29 @@ fn every_member_has_a_share_and_gets_more_as_it_uses_it_until_ike_refreshes() {
 }
 
 #[test]
+fn an_sa_has_its_first_share_wherever_it_stands_before_its_peer_may_use_it() {
+    for seed in 0..20 {
+        let mut world = World::running(seed);
+        let id = world.birth_of(1, limits(10_000_000, 20_000_000), None, None);
+        while !world.appliance(OWNER).released.contains(&id) {
+            world.run_for(Duration::from_micros(100));
+        }
+        for member in [OWNER, ONE, TWO] {
+            let ((bytes, _), _) = world.appliance(member).ceilings.get(&id).copied().unwrap_or_default();
+            assert_eq!(bytes, 2_500_000, "member {member}, seed {seed}");
+        }
+        // Who comes late learns of it with its share.
+        world.stop(TWO);
+        world.start(TWO);
+        world.link_all(TWO);
+        while !world.appliance(TWO).installed.contains_key(&id) {
+            world.run_for(Duration::from_micros(100));
+        }
+        assert!(world.appliance(TWO).ceilings.contains_key(&id), "seed {seed}");
+    }
+}
+
+#[test]
 fn an_sa_whose_limits_cannot_be_shared_is_refused() {
     let mut world = World::running(2);
     let id = world.birth_of(1, limits(100_000, 110_000), None, None);
