@@ -34,6 +34,10 @@ impl<B: PacketBuffer> ControlCore<B> {
                 }
             }
             Action::Remove { child, lingers, why } => {
+                // Freeings and losses tell of it no more. So its late packets follow connections that stand, and begin none.
+                if lingers {
+                    self.with_shared(child, |inbound, _| _ = inbound.seal(now));
+                }
                 let until = now + if lingers { LINGER } else { Duration::ZERO };
                 if let Some(name) = self.registry.name_of(child) {
                     self.registry.remove(name, why, until, &mut self.cores);

@@ -176,6 +176,12 @@ impl<B: PacketBuffer> ControlCore<B> {
         }
     }
 
+    /// This appliance's part in the cluster, to read; `None` if it is on its own.
+    #[must_use]
+    pub fn member(&self) -> Option<&Member> {
+        self.cluster.as_ref().map(|cluster| &cluster.member)
+    }
+
     /// Drains a target, or gives it connections again.
     ///
     /// # Errors
