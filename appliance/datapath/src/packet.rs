@@ -11,23 +11,24 @@ use crate::buffer::PacketBuffer;
 use crate::drops::DropReason;
 use crate::outer::{self, EspPlace};
 use crate::routes::PortId;
-use cluster::frame::{Accepted, Frame, Repr};
-use cluster::id::{ChildId, Epoch, MemberId, Serial};
+use cluster::frame::{Frame, Repr};
+use cluster::id::{ChildId, Epoch, Incarnation, MemberId, Serial};
 use core::ops::Range;
 use ipsec::Spi;
 use ipsec::ecn::Ecn;
 use ipsec::esp::Authentic;
+use ipsec::inbound::Taken;
 use ipsec::sa::PeerId;
 use wire::flow::{FlowKey, Inner};
 
-/// What makes a packet to be believed: it was verified here, or a member of the cluster says that it was. There is no other
-/// way to either.
+/// What makes a packet to be believed: it was verified here, or the owner of its address says that it was. Either way its
+/// number is taken; there is no other way to either.
 #[derive(Debug)]
 pub enum Proof {
     /// Its integrity was verified on this core.
     Authentic(Authentic),
     /// It came from the owner of its address, who verified it.
-    Accepted(Accepted),
+    Taken(Taken),
 }
 
 /// An ESP packet as it came; nothing about it is to be believed.
@@ -88,7 +89,8 @@ impl<B: PacketBuffer> FramePacket<B> {
 
     /// What must hold of it when it is delivered.
     pub fn stamp(&self) -> Stamp {
-        Stamp { child: self.repr.child(), epoch: self.repr.epoch, serial: self.repr.serial }
+        let Repr { epoch, incarnation, serial, .. } = self.repr;
+        Stamp { child: self.repr.child(), epoch, incarnation, serial }
     }
 
     /// Where the ESP packet lies that the payload must be: that of the SA which the header names.
@@ -193,6 +195,8 @@ pub struct Stamp {
     pub child: ChildId,
     /// Of which epoch the frame was.
     pub epoch: Epoch,
+    /// For which start of this appliance.
+    pub incarnation: Incarnation,
     /// Of which serial.
     pub serial: Serial,
 }

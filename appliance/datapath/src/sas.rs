@@ -10,7 +10,7 @@ use core::net::{IpAddr, SocketAddr};
 use core::num::NonZeroU32;
 use ipsec::Spi;
 use ipsec::esp::Authentic;
-use ipsec::inbound::{InboundError, InboundSa, InboundShared, Opened};
+use ipsec::inbound::{InboundError, InboundSa, InboundShared, Opened, Taken, Vouched};
 use ipsec::outbound::{OutboundSa, OutboundShared};
 use ipsec::sa::{Mode, PeerId};
 use ipsec::sad::Sad;
@@ -165,8 +165,7 @@ impl InboundEntry {
         self.notes.note(is_fresh, soft, matches!(opened, Err(InboundError::HardLimit)));
         self.publish();
         if is_fresh {
-            self.totals.top.set(self.totals.top.get().max(self.sa.window().top()));
-            self.totals.heard.set(now.as_nanos());
+            self.heard(now);
         }
     }
 
@@ -185,9 +184,21 @@ impl InboundEntry {
         }
     }
 
-    /// The owner of its address has authenticated a packet with this number.
-    pub fn heard_of(&mut self, sequence: u64, now: Instant) {
-        self.totals.top.set(self.totals.top.get().max(sequence));
+    /// Takes the number of a packet that the owner of its address has authenticated, and draws the conclusions.
+    ///
+    /// # Errors
+    /// What [`InboundSa::take`] refuses it for.
+    pub fn take(&mut self, vouched: Vouched, now: Instant) -> Result<Taken, InboundError> {
+        let taken = self.sa.take(vouched);
+        self.publish();
+        if taken.is_ok() {
+            self.heard(now);
+        }
+        taken
+    }
+
+    fn heard(&self, now: Instant) {
+        self.totals.top.set(self.totals.top.get().max(self.sa.window().top()));
         self.totals.heard.set(now.as_nanos());
     }
 

@@ -173,8 +173,8 @@ impl World {
                     self.cluster.client_sends(&packet);
                 }
             }
-            // What is plain on the trusted wire is only as true as that wire: nothing there is bent or repeated.
-            Step::Frame { .. } | Step::BentFrame { .. } if self.cluster.processing == Processing::Distributor => {}
+            // What is plain on the trusted wire is only as true as that wire: nothing there is bent.
+            Step::BentFrame { .. } if self.cluster.processing == Processing::Distributor => {}
             Step::Frame { which, to } => {
                 if let Some(frame) = World::pick(&self.frames, which) {
                     self.cluster.trusted_frame(to, &frame);

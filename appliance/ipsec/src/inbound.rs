@@ -13,10 +13,12 @@ mod counters;
 mod floor;
 mod progress;
 mod shared;
+mod vouched;
 
 pub use counters::InboundCounters;
 pub use progress::STEP_PACKETS as PROGRESS_STEP_PACKETS;
 pub use shared::InboundShared;
+pub use vouched::{Taken, Vouched};
 
 use core::ops::Range;
 use std::sync::Arc;
@@ -323,10 +325,15 @@ impl InboundSa {
     }
 
     /// The tunnel check: whether the SA may carry this inner packet (RFC 4301 §5.2 step 4). A no is counted.
+    ///
+    /// In transport mode the addresses are those of the outer header, which nobody has authenticated: a copy with another
+    /// source would be of another connection, and so meet the window of another core. Only the peer's own address will do.
     #[must_use]
     #[inline]
     pub fn admits(&mut self, inner: &Inner) -> bool {
-        let admitted = self.shared.parameters.selectors.admits_inbound(&inner.flow, inner.fragment);
+        let parameters = &self.shared.parameters;
+        let is_from_peer = parameters.mode == Mode::Tunnel || inner.flow.src == parameters.remote;
+        let admitted = is_from_peer && parameters.selectors.admits_inbound(&inner.flow, inner.fragment);
         self.counters.selector_drops += u64::from(!admitted);
         admitted
     }

@@ -6,7 +6,8 @@
 //! **Promises.**
 //! - Nothing here panics on bytes from a network, whatever they are, and nothing allocates per packet.
 //! - A replay window moves only for a packet whose integrity was verified: the compiler checks it
-//!   ([`esp::Authentic`] is the only key to [`replay::ReplayWindow::commit`]).
+//!   ([`esp::Authentic`] is the only key to [`replay::ReplayWindow::commit`]), here or, where another appliance vouches for
+//!   it, there ([`inbound::Vouched`]).
 //! - Limits are exact: no SA carries more than its hard lifesize, over any number of cores.
 //! - Keys are wiped when dropped and never printed.
 //!

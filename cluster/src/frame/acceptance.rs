@@ -6,6 +6,7 @@
 use core::net::IpAddr;
 
 use ipsec::Spi;
+use ipsec::inbound::Vouched;
 use wire::{ipv4, ipv6};
 
 use super::{Frame, Kind, Repr};
@@ -60,6 +61,13 @@ impl Accepted {
     #[must_use]
     pub fn number(&self) -> u64 {
         self.number
+    }
+
+    /// The owner's word that it has authenticated the packet in a [`Kind::Plain`] frame, with its number; no other kind says
+    /// so. Whoever delivers such a packet takes the number in its window first.
+    #[must_use]
+    pub fn vouched(&self) -> Option<Vouched> {
+        (self.kind == Kind::Plain).then(|| Vouched::new(self.number, self.floor))
     }
 
     /// Who sent it.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! accept → Esp:   outer parse again → SA → floor, window, verify, decrypt → tunnel check → filter ┐
-//!        → Plain: SA of its peer → tunnel check → lifesize                                        ├► connection → deliver
+//!        → Plain: SA → floor, window → tunnel check → lifesize                                    ├► connection → deliver
 //!        → ToSeal, numbers: see [`super::plain`], [`super::numbers`]
 //! ```
 
@@ -13,6 +13,7 @@ use crate::core::DataCore;
 use crate::drops::DropReason;
 use crate::inbound::{find, open_one};
 use crate::packet::{EspPacket, FramePacket, InnerPacket};
+use cluster::fabric::Processing;
 use cluster::frame::{self, Accepted, Kind};
 use ipsec::ecn;
 use ipsec::inbound::Carried;
@@ -40,7 +41,7 @@ impl<Q: PortQueue> DataCore<Q> {
     fn take_accepted(&mut self, packet: FramePacket<Q::Buffer>, accepted: Accepted, now: Instant) {
         match accepted.kind() {
             Kind::Esp => self.open_accepted(packet, &accepted, now),
-            Kind::Plain => self.deliver_plain(packet, accepted, now),
+            Kind::Plain => self.deliver_plain(packet, &accepted, now),
             Kind::ToSeal => self.seal_accepted(packet, &accepted, now),
             Kind::NumberRequest | Kind::NumberGrant => self.take_numbers(packet, &accepted, now),
         }
@@ -53,8 +54,10 @@ impl<Q: PortQueue> DataCore<Q> {
             Ok(place) => place,
             Err(reason) => return self.drops.end(packet, reason),
         };
-        if find(&self.sas, &place).is_none() {
-            return self.drops.end(packet, DropReason::FrameSa);
+        match find(&self.sas, &place).map(|entry| entry.processing) {
+            Some(Processing::Target) => {}
+            Some(Processing::Distributor) => return self.drops.end(packet, DropReason::FrameWrongRole),
+            None => return self.drops.end(packet, DropReason::FrameSa),
         }
         let carried = Carried { floor: accepted.floor(), top: accepted.number() };
         let stamp = packet.stamp();

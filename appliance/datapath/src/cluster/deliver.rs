@@ -87,11 +87,14 @@ impl<Q: PortQueue> DataCore<Q> {
     /// other one had not heard of.
     pub(crate) fn deliver_handed_over(&mut self, handed: ConnectionPacket<Q::Buffer>, now: Instant) {
         let ConnectionPacket { packet, proof, stamp, upper, is_filtered } = handed;
-        let Some((_, dvipa)) = self.clustered(stamp.child.dvipa) else {
+        let Some((fabric, dvipa)) = self.clustered(stamp.child.dvipa) else {
             return self.drops.end(packet, DropReason::FrameUnknownDvipa);
         };
         if stamp.epoch != dvipa.epoch {
             return self.drops.end(packet, DropReason::FrameStaleEpoch);
+        }
+        if stamp.incarnation != fabric.incarnation {
+            return self.drops.end(packet, DropReason::FrameOtherIncarnation);
         }
         if stamp.serial < dvipa.oldest_serial {
             return self.drops.end(packet, DropReason::FrameStaleSerial);

@@ -5,7 +5,7 @@
 //!
 //! **Promises.**
 //! - Only [`ReplayWindow::commit`] marks a number or moves the top, and it asks for an [`Authentic`], which only
-//!   successful verification makes. Looking ([`ReplayWindow::candidate`], [`ReplayWindow::check`]) may say no early;
+//!   successful verification makes, or for the word of an appliance that has verified ([`Vouched`]). Looking ([`ReplayWindow::candidate`], [`ReplayWindow::check`]) may say no early;
 //!   it never says yes for good.
 //! - One packet costs the same whatever came before, but for a jump forward, which clears at most the whole bitmap
 //!   (16 KiB for the widest window).
@@ -16,6 +16,7 @@
 //! of RFC 6479): moving forward clears whole words ahead of the top and shifts nothing.
 
 use crate::esp::Authentic;
+use crate::inbound::Vouched;
 
 /// Widths that a window can have, in packets. A configured width is rounded up to the next multiple of 64.
 pub const WINDOW_PACKETS_MIN: u32 = 64;
@@ -128,7 +129,20 @@ impl ReplayWindow {
     /// [`ReplayError`], with nothing changed, if it was accepted before or lies before the window.
     #[inline]
     pub fn commit(&mut self, packet: &Authentic) -> Result<(), ReplayError> {
-        let sequence = packet.sequence();
+        self.mark(packet.sequence())
+    }
+
+    /// The same for a packet that another appliance has verified.
+    ///
+    /// # Errors
+    /// As [`commit`](Self::commit).
+    #[inline]
+    pub(crate) fn commit_vouched(&mut self, packet: &Vouched) -> Result<(), ReplayError> {
+        self.mark(packet.sequence())
+    }
+
+    #[inline]
+    fn mark(&mut self, sequence: u64) -> Result<(), ReplayError> {
         self.check(sequence)?;
         self.clear_up_to(sequence);
         self.top = self.top.max(sequence);
