@@ -10,6 +10,7 @@
 mod allocations;
 mod chaos;
 mod cluster_chaos;
+mod cluster_hostile;
 mod cluster_numbers;
 mod cluster_replay;
 mod cluster_routing;
