@@ -88,7 +88,7 @@ impl<Q: PortQueue> DataCore<Q> {
             Command::ForgetEntries { entries, target } => Some(self.forget_entries(entries, target)),
             Command::Verify(keys) => Some(self.verify(keys, now)),
             Command::Bury(keys) => Some(self.bury(keys)),
-            Command::FindEntry { flow } => self.find_entry(flow),
+            Command::FindConnection { flow } => self.find_connection(flow),
             Command::ListEntries { cursor, page } => Some(self.list_entries(cursor, page)),
             Command::SetNumbers { peer, spi, child, source, window_packets } => {
                 self.set_numbers((peer, spi), child, source, window_packets, now);

@@ -239,6 +239,12 @@ impl Connections {
         self.entries[slot as usize].as_mut()
     }
 
+    /// The live connection on a flow from a client to a service, for an operator.
+    pub fn at(&self, hash: u64, flow: &FlowKey) -> Option<Connection> {
+        let slot = self.find(hash, flow)?;
+        self.entries[slot as usize]
+    }
+
     /// The live connection on a flow; there is one at most.
     fn find(&self, hash: u64, flow: &FlowKey) -> Option<u32> {
         self.index.find(hash, |slot| {

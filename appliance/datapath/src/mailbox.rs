@@ -132,8 +132,8 @@ pub enum Command {
     Verify(Vec<EntryKey>),
     /// As a target: the owner has forgotten these; their tombs may go.
     Bury(Vec<EntryKey>),
-    /// As the owner: say where the connections on this flow (from client to service) are routed to.
-    FindEntry {
+    /// Say whether the connection on this flow is here, and, as the owner, where the connections on it are routed to.
+    FindConnection {
         /// From the client to the service.
         flow: FlowKey,
     },
@@ -211,11 +211,13 @@ pub enum Event {
         /// Where to go on, however many connections there are on this page, or `None` at the end.
         next: Option<usize>,
     },
-    /// The answer to [`Command::FindEntry`] of the core that owns the flow; the others answer with nothing.
+    /// The answer to [`Command::FindConnection`] of the core that owns the flow; the others answer with nothing.
     Found {
         /// What was asked for.
         flow: FlowKey,
-        /// One for each peer that has a connection on the flow.
+        /// The connection that ends here.
+        connection: Option<Connection>,
+        /// What is routed: one for each peer that has a connection on the flow.
         entries: Vec<(EntryKey, Route)>,
     },
     /// The answer to [`Command::ListEntries`].

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use cluster::facility::senders::SenderPool;
+use cluster::facility::watch::RolledBack;
 use control::config::{self, Config};
 use control::control_core::{self, ControlCore, CoreHandle, Parts, Surroundings};
 use control::report::PortRow;
@@ -221,6 +222,18 @@ impl Appliance {
         while let Some(reply) = self.facility.poll() {
             self.control.handle_facility_reply(now, reply);
         }
+        while let Some(RolledBack { generation, remembered_revision, found_revision, by_us }) =
+            self.facility.poll_notice()
+        {
+            warn!(
+                generation,
+                remembered_revision,
+                found_revision,
+                by_us,
+                "the coupling facility went back in time: it was restored from a backup, or wiped. The records of all \
+                 SAs are void, owners claim their addresses anew, clients connect again"
+            );
+        }
         while let Some(request) = self.control.poll_facility_request(now) {
             if let Err(error) = self.facility.submit(request) {
                 warn!(%error, "the coupling facility was not asked");
@@ -235,11 +248,11 @@ impl Appliance {
             let before = std::mem::replace(seen, SeenPort::now(port));
             match (before.is_up, seen.is_up) {
                 (true, false) => warn!(port = %config.name, "link down"),
-                (false, true) => {
-                    info!(port = %config.name, "link up");
-                    self.control.link_came_up(now, PortId(number as u16));
-                }
+                (false, true) => info!(port = %config.name, "link up"),
                 (true, true) | (false, false) => {}
+            }
+            if before.is_up != seen.is_up {
+                self.control.link_changed(now, PortId(number as u16), seen.is_up);
             }
             let polls = seen.starved_polls - before.starved_polls;
             seen.is_starving = polls > 0;

@@ -8,7 +8,7 @@ use ipsec::time::Instant;
 use super::cache::{At, Cache};
 use super::notice::Notice;
 use super::owner::Owner;
-use super::seam::{Action, DvipaSettings, ServicePort};
+use super::seam::{Action, ActivePort, DvipaSettings, ServicePort};
 use super::shared::{Refused, Shared};
 use super::stopped::Stopped;
 use crate::fabric::FabricDvipa;
@@ -30,6 +30,8 @@ pub(super) struct Dvipa {
     pub stopped: Stopped,
     /// The ports whose hosts answer here, as far as is known.
     pub ready: Option<Vec<ServicePort>>,
+    /// How many connections there are here of each port.
+    pub active: Vec<ActivePort>,
     /// Whether the owner knows these, and the claim was acknowledged in this session.
     pub is_acknowledged: bool,
     pub is_report_due: bool,
@@ -55,6 +57,7 @@ impl Dvipa {
             cache: Cache::default(),
             stopped: Stopped::default(),
             ready: None,
+            active: Vec::new(),
             is_acknowledged: false,
             is_report_due: false,
             wishes: Vec::new(),
@@ -185,7 +188,7 @@ impl Dvipa {
                 }
             }
             Body::Report { .. } | Body::Freed { .. } if !is_target => return Err(Refused::NotTarget(from)),
-            Body::Report { ready } => own.reported(cx, from, ready),
+            Body::Report { ready, active } => own.reported(cx, from, ready, active),
             Body::Freed { batch, entries, tops } => own.freed(cx, from, batch, entries, &tops)?,
             Body::Claimed
             | Body::Expelled { .. }

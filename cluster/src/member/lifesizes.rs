@@ -60,6 +60,7 @@ impl Owner {
 
     pub fn count_use(&mut self, from: MemberId, incarnation: Incarnation, used: &Used) {
         let Some(child) = self.children.get_mut(&used.spi) else { return };
+        self.lifesize_reports += 1;
         for (ledger, report) in child.ledgers.iter_mut().zip([used.inbound, used.outbound]) {
             // Of a start that was charged nothing more is taken; it is expelled when it speaks of itself.
             let _ = ledger.handle_report(from, incarnation, report);
@@ -79,7 +80,7 @@ impl Owner {
     pub fn settle_ledgers(&mut self, cx: &mut Shared) {
         let (dvipa, epoch) = (self.fence.address, self.epoch());
         let mut grants = std::collections::BTreeMap::<MemberId, Vec<Granted>>::new();
-        let children = &mut self.children;
+        let (children, refreshes) = (&mut self.children, &mut self.refreshes);
         self.uneven.retain(|&spi| {
             let Some(child) = children.get_mut(&spi) else { return false };
             if !child.is_born() {
@@ -90,6 +91,7 @@ impl Owner {
                     grants.entry(grant.member).or_default().push(Granted { spi, is_inbound, ceiling: grant.ceiling });
                 }
                 if ledger.take_soft_reached() && !core::mem::replace(&mut child.is_rekey_asked, true) {
+                    *refreshes += 1;
                     cx.actions.push(Action::Rekey(crate::id::ChildId { dvipa, spi }));
                 }
             }

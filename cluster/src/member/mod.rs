@@ -67,7 +67,8 @@ pub use link::LinkEvent;
 pub use notice::Notice;
 pub use owner::Standing;
 pub use seam::{
-    Action, DvipaSettings, EntryKey, MemberSettings, NumberSource, SaUse, SequencePolicy, ServicePort, Settings, Told,
+    Action, ActivePort, DvipaSettings, EntryKey, MemberSettings, NumberSource, SaUse, SequencePolicy, ServicePort,
+    Settings, Told,
 };
 pub use shared::Refused;
 pub use views::{DvipaView, LifesizeView, MemberView, ShadowView, TargetView};

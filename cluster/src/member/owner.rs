@@ -8,7 +8,7 @@ use ipsec::time::Instant;
 
 use super::log::Log;
 use super::numbers::Numbers;
-use super::seam::{DvipaSettings, EntryKey, ServicePort};
+use super::seam::{ActivePort, DvipaSettings, EntryKey, ServicePort};
 use crate::facility::claim::Fence;
 use crate::facility::record::Birth;
 use crate::id::{ChildId, Epoch, Incarnation, MemberId, Serial};
@@ -59,6 +59,9 @@ pub(super) struct Owner {
     /// How many SAs each peer has, and what was learned of its refreshes.
     pub peers: BTreeMap<PeerId, (u32, Percentage)>,
     pub numbers: Numbers,
+    /// Reports of what SAs have carried, and SAs that were refreshed for it.
+    pub lifesize_reports: u64,
+    pub refreshes: u64,
 }
 
 /// An SA of the owner.
@@ -116,10 +119,13 @@ pub(super) struct Target {
     pub snapshot: Option<Sending>,
     /// The ports that it serves; unknown before its first report.
     pub ready: Option<Vec<ServicePort>>,
+    /// How many connections of each port it has reported, and how many reports there were.
+    pub active: Vec<ActivePort>,
+    pub reports: u64,
     pub is_draining: bool,
     /// Whether every core knows that it drains.
     pub is_drain_known: bool,
-    /// How many entries our cores hold for it.
+    /// How many entries our cores hold for it, counted while it drains.
     pub connections: Option<u64>,
     /// The last freeing that came, which is its serial, and the last that was carried out.
     pub freed_seen: u64,
@@ -205,6 +211,8 @@ impl Owner {
             is_uneven_new: false,
             peers: BTreeMap::new(),
             numbers: Numbers::new(settings, fence.record.owner),
+            lifesize_reports: 0,
+            refreshes: 0,
         }
     }
 
@@ -280,6 +288,8 @@ impl Target {
             ready: None,
             is_draining: false,
             is_drain_known: false,
+            active: Vec::new(),
+            reports: 0,
             connections: None,
             freed_seen: 0,
             freed_done: 0,

@@ -32,6 +32,15 @@ pub struct ServicePort {
     pub port: u16,
 }
 
+/// How many connections a target has of a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct ActivePort {
+    /// Which.
+    pub service: ServicePort,
+    /// Live ones, over all its cores.
+    pub connections: u32,
+}
+
 /// How several senders share the numbers of outbound SAs, as the operator wants it (DESIGN §5).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SequencePolicy {
@@ -340,9 +349,17 @@ pub enum Told {
         /// The ports that are ready here.
         ready: Vec<ServicePort>,
     },
+    /// As a target: how many connections its cores have of each port; ports without one are absent.
+    Active {
+        /// Of which address.
+        dvipa: IpAddr,
+        /// Each port once.
+        ports: Vec<ActivePort>,
+    },
     /// How busy this appliance's data cores are, 0 to 1000.
     Load(u16),
-    /// As the owner: how many entries all its cores hold of a target. Counted after everything told before this.
+    /// As the owner: how many entries all its cores hold of a target that drains. Counted after everything told before
+    /// this.
     Connections {
         /// Of which address.
         dvipa: IpAddr,

@@ -59,6 +59,13 @@ impl Member {
                     dvipa.is_report_due = true;
                 }
             }
+            Told::Active { dvipa, mut ports } => {
+                ports.truncate(SERVICES_MAX);
+                if let Some(dvipa) = self.dvipas.get_mut(&dvipa) {
+                    dvipa.active = ports;
+                    dvipa.is_report_due = true;
+                }
+            }
             Told::Load(permille) => {
                 self.cx.load_permille = permille.min(1_000);
                 self.cx.are_tables_stale |= self.dvipas.values().any(|dvipa| dvipa.own.is_some());

@@ -3,7 +3,7 @@
 use super::jobs::Job;
 use super::notice::Notice;
 use super::owner::{Owner, Standing, Target};
-use super::seam::ServicePort;
+use super::seam::{ActivePort, ServicePort};
 use super::shared::{Refused, Shared};
 use crate::fabric::FabricTarget;
 use crate::facility::members::{AdmitTarget, Admitted};
@@ -122,15 +122,17 @@ impl Owner {
         }
     }
 
-    /// A target says what it can serve.
-    pub fn reported(&mut self, cx: &mut Shared, from: MemberId, ready: Vec<ServicePort>) {
-        if let Some(target) = self.targets.get_mut(&from)
-            && target.ready.as_ref() != Some(&ready)
-        {
+    /// A target says what it can serve, and does. Each report brings new tables: what was chosen since the last one is in
+    /// its counts by now, or has ended.
+    pub fn reported(&mut self, cx: &mut Shared, from: MemberId, ready: Vec<ServicePort>, active: Vec<ActivePort>) {
+        let Some(target) = self.targets.get_mut(&from) else { return };
+        if target.ready.as_ref() != Some(&ready) {
             target.ready = Some(ready);
             cx.actions.fabric_changed();
-            cx.tables_changed();
         }
+        target.active = active;
+        target.reports += 1;
+        cx.tables_changed();
     }
 
     /// How far a target had come with SAs, or has: nothing moves back.

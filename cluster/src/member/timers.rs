@@ -147,7 +147,7 @@ impl Dvipa {
             if core::mem::take(&mut self.is_report_due)
                 && let Some(ready) = self.ready.clone()
             {
-                cx.say(owner, dvipa, epoch, Body::Report { ready });
+                cx.say(owner, dvipa, epoch, Body::Report { ready, active: self.active.clone() });
             }
         }
         for (target, on) in core::mem::take(&mut self.wishes) {

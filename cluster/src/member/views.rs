@@ -10,7 +10,7 @@ use super::Member;
 use super::cache::Cache;
 use super::dvipa::Dvipa;
 use super::owner::{Child, Owner, Phase, Standing, Target};
-use super::seam::ServicePort;
+use super::seam::{ActivePort, ServicePort};
 use crate::id::{ChildId, Epoch, Incarnation, MemberId, Serial};
 use crate::lifesize::{LedgerView, Percentage};
 use crate::sequence::siblings::Fallback;
@@ -53,6 +53,10 @@ pub struct DvipaView {
     pub sas: usize,
     /// As the owner: SAs that are sealed.
     pub sealed: usize,
+    /// As the owner: reports of what SAs have carried, and SAs that were refreshed for it, in this epoch.
+    pub lifesize_reports: u64,
+    /// See `lifesize_reports`.
+    pub refreshes: u64,
     /// Shadows that are held here, and how many lack room.
     pub shadows: (usize, u32),
     /// Up to where the owner's changes have come.
@@ -84,8 +88,10 @@ pub struct TargetView {
     pub ready: Option<Vec<ServicePort>>,
     /// How busy its data cores are, 0 to 1000.
     pub load_permille: u16,
-    /// Entries that the owner's cores hold of it, by their last count.
-    pub connections: Option<u64>,
+    /// Its connections of each port, by its last report.
+    pub active: Vec<ActivePort>,
+    /// How many times it has reported.
+    pub reports: u64,
     /// The owner's last change of SAs, the last that it was sent, and the last that it has everywhere.
     pub changes: (u64, u64, u64),
     /// SAs that found no room there.
@@ -191,7 +197,8 @@ impl Member {
             is_draining: target.is_draining,
             ready: target.ready.clone(),
             load_permille: load,
-            connections: target.connections,
+            active: target.active.clone(),
+            reports: target.reports,
             changes: (own.log.last(), target.sent, target.acknowledged),
             lacking: target.lacking,
             serials: (target.serial(), Serial(target.freed_done)),
@@ -245,6 +252,8 @@ impl Dvipa {
             awaited: own.map(|own| own.awaited.iter().copied().collect()).unwrap_or_default(),
             sas: own.map_or(0, |own| own.children.len()),
             sealed: own.map_or(0, |own| own.children.values().filter(|child| child.is_sealed).count()),
+            lifesize_reports: own.map_or(0, |own| own.lifesize_reports),
+            refreshes: own.map_or(0, |own| own.refreshes),
             shadows: (self.cache.len(), self.cache.lacking()),
             position: self.cache.position(),
             tombs: self.stopped.len(),

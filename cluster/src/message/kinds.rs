@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 use super::{BadMessage, ENTRIES_MAX, LIST_MAX, SERVICES_MAX, SHADOW_BYTES_MAX, as_wire};
 use crate::id::{Incarnation, MemberId, Serial};
 use crate::lifesize::{Amount, Percentage, Report};
-use crate::member::{EntryKey, NumberSource, ServicePort};
+use crate::member::{ActivePort, EntryKey, NumberSource, ServicePort};
 
 /// What one member says to another about one DVIPA.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,10 +58,12 @@ pub enum Body {
         /// How many SAs found no room; a target that lacks one gets no new connections.
         lacking: u32,
     },
-    /// Target → owner, on change and now and then: what it can serve.
+    /// Target → owner, on change and now and then: what it can serve, and does.
     Report {
         /// The ports whose application hosts answer.
         ready: Vec<ServicePort>,
+        /// The ports that it has connections of.
+        active: Vec<ActivePort>,
     },
     /// Target → owner: an SA has carried its first authentic packet.
     FirstPacket(#[serde(with = "as_wire::spi")] Spi),
@@ -337,7 +339,10 @@ impl Body {
                 within(sas.len(), LIST_MAX)?;
                 sas.iter().try_for_each(ShadowImage::check_size)
             }
-            Body::Report { ready } => within(ready.len(), SERVICES_MAX),
+            Body::Report { ready, active } => {
+                within(ready.len(), SERVICES_MAX)?;
+                within(active.len(), SERVICES_MAX)
+            }
             Body::Freed { entries, tops, .. } => {
                 within(entries.len(), ENTRIES_MAX)?;
                 within(tops.len(), LIST_MAX)

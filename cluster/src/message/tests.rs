@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 use super::*;
 use crate::id::{Incarnation, MemberId, Serial};
 use crate::lifesize::{Amount, Percentage, Report};
-use crate::member::{EntryKey, NumberSource, ServicePort};
+use crate::member::{ActivePort, EntryKey, NumberSource, ServicePort};
 
 fn spi(number: u32) -> Spi {
     Spi::new(number).unwrap()
@@ -62,7 +62,10 @@ fn all() -> Vec<Message> {
         Body::SnapshotSas(vec![image()]),
         Body::SnapshotEnd { number: 3 },
         Body::ShadowsAcknowledged { number: 3, lacking: 1 },
-        Body::Report { ready: vec![ServicePort { protocol: 6, port: 443 }] },
+        Body::Report {
+            ready: vec![ServicePort { protocol: 6, port: 443 }],
+            active: vec![ActivePort { service: ServicePort { protocol: 17, port: 53 }, connections: 7 }],
+        },
         Body::FirstPacket(spi(300)),
         Body::PeerSeen { spi: spi(300), remote: "192.0.2.1:4500".parse().unwrap(), sequence: 5 },
         Body::Freed { batch: 1, entries: vec![entry()], tops: vec![top] },

@@ -83,18 +83,19 @@ pub(super) struct Search {
     flow: FlowKey,
     until: Instant,
     is_answered: bool,
+    pub(super) connection: Option<Connection>,
     pub(super) entries: Vec<Entry>,
 }
 
 impl Search {
     pub(super) fn start<B>(now: Instant, flow: FlowKey, cores: &mut Cores<B>) -> Search {
-        cores.tell_all(|| Command::FindEntry { flow });
-        Search { flow, until: now + SEARCH_PATIENCE, is_answered: false, entries: Vec::new() }
+        cores.tell_all(|| Command::FindConnection { flow });
+        Search { flow, until: now + SEARCH_PATIENCE, is_answered: false, connection: None, entries: Vec::new() }
     }
 
-    pub(super) fn add(&mut self, flow: FlowKey, entries: Vec<Entry>) {
+    pub(super) fn add(&mut self, flow: FlowKey, connection: Option<Connection>, entries: Vec<Entry>) {
         if flow == self.flow {
-            self.entries = entries;
+            (self.connection, self.entries) = (connection, entries);
             self.is_answered = true;
         }
     }

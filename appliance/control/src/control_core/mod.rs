@@ -209,9 +209,9 @@ impl<B: PacketBuffer> ControlCore<B> {
         self.ike.initiate_shutdown(now);
     }
 
-    /// A port's link has come back: whoever is behind it learns anew where our addresses are.
-    pub fn link_came_up(&mut self, now: Instant, port: PortId) {
-        self.stack.announce_port(now, port);
+    /// A port's link has gone, or has come back: then whoever is behind it learns anew where our addresses are.
+    pub fn link_changed(&mut self, now: Instant, port: PortId, is_up: bool) {
+        self.stack.link_changed(now, port, is_up);
     }
 
     /// Whether IKE has nothing left to say.
@@ -343,9 +343,9 @@ impl<B: PacketBuffer> ControlCore<B> {
                     listing.add_entries(core, page, next, &mut self.cores);
                 }
             }
-            Event::Found { flow, entries } => {
+            Event::Found { flow, connection, entries } => {
                 if let Some(search) = &mut self.search {
-                    search.add(flow, entries);
+                    search.add(flow, connection, entries);
                 }
             }
             Event::Retired(

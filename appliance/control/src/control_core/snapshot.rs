@@ -1,17 +1,17 @@
 //! What operators see, taken from the control core and the data cores' counters.
 
-use datapath::connections::Connection;
 use datapath::counters::Balance;
-use ipsec::sa::SaParameters;
+use ipsec::sa::{PeerId, SaParameters};
 use ipsec::time::Instant;
+use wire::flow::FlowKey;
 
 use super::listing::{Entry, Search};
 use super::registry::{Half, Registered};
 use super::{ControlCore, Listing};
 use crate::report::{BalanceRow, ConnectionRow, CoreRow, PortRow, SaRow, SaTraffic, Snapshot, WhereRow};
 
-/// The name under which an appliance outside a cluster is its own target.
-const SELF: &str = "self";
+/// The state of a connection that another member terminates: only that one knows more.
+const ROUTED: &str = "routed";
 
 /// What the control core cannot know by itself.
 #[derive(Debug, Clone, Default)]
@@ -70,43 +70,66 @@ impl<B> ControlCore<B> {
         }
     }
 
+    /// What ends here, and what is routed to others.
     fn connection_rows(&self, listing: &Listing) -> Vec<ConnectionRow> {
         let peers = self.registry.peers();
-        let row = |(core, connection): &(usize, Connection)| {
-            let flow = &connection.flow;
-            let known = peers.get(&connection.peer);
+        let row = |core: usize, peer: PeerId, flow: &FlowKey, state: &str, target: String| {
+            let known = peers.get(&peer);
             ConnectionRow {
-                peer: known.map_or_else(|| connection.peer.to_string(), |(name, _)| name.to_string()),
+                peer: known.map_or_else(|| peer.to_string(), |(name, _)| name.to_string()),
                 // A peer that has gone has taken its SAs along.
                 dvipa: known.map_or(flow.dst, |(_, dvipa)| *dvipa),
                 src: ConnectionRow::endpoint(flow.src, flow.src_port, flow.protocol),
                 dst: ConnectionRow::endpoint(flow.dst, flow.dst_port, flow.protocol),
                 protocol: ConnectionRow::protocol_name(flow.protocol),
-                state: connection.state.name().to_owned(),
-                target: SELF.to_owned(),
-                core: *core as u16,
+                state: state.to_owned(),
+                target,
+                core: core as u16,
             }
         };
-        listing.connections().iter().map(row).collect()
+        let own = self.own_name();
+        let ends_here = listing.connections().iter().map(|(core, connection)| {
+            row(*core, connection.peer, &connection.flow, connection.state.name(), own.clone())
+        });
+        let is_elsewhere = |(_, (_, route)): &&(usize, Entry)| !self.is_me(route.target);
+        let routed = listing
+            .entries()
+            .iter()
+            .filter(is_elsewhere)
+            .map(|(core, (key, route))| row(*core, key.peer, &key.flow, ROUTED, self.member_name(route.target)));
+        ends_here.chain(routed).collect()
     }
 
     /// Where the connections that were looked for are.
     pub(super) fn where_rows(&self, now: Instant, search: &Search) -> Vec<WhereRow> {
         let peers = self.registry.peers();
-        let row = |(key, route): &Entry| {
-            let (flow, known) = (&key.flow, peers.get(&key.peer));
-            WhereRow {
-                peer: known.map_or_else(|| key.peer.to_string(), |(name, _)| name.to_string()),
-                src: ConnectionRow::endpoint(flow.src, flow.src_port, flow.protocol),
-                dst: ConnectionRow::endpoint(flow.dst, flow.dst_port, flow.protocol),
-                protocol: ConnectionRow::protocol_name(flow.protocol),
-                target: self.member_name(route.target),
-                known_by: "entry".to_owned(),
-                why: "its first authenticated packet was given there, and its entry still stands".to_owned(),
-                age_ms: now.saturating_since(route.created).as_millis() as u64,
-            }
+        let row = |peer: PeerId, flow: &FlowKey, target: String, known_by: &str, why: &str| WhereRow {
+            peer: peers.get(&peer).map_or_else(|| peer.to_string(), |(name, _)| name.to_string()),
+            src: ConnectionRow::endpoint(flow.src, flow.src_port, flow.protocol),
+            dst: ConnectionRow::endpoint(flow.dst, flow.dst_port, flow.protocol),
+            protocol: ConnectionRow::protocol_name(flow.protocol),
+            target,
+            known_by: known_by.to_owned(),
+            why: why.to_owned(),
+            age_ms: None,
+            quiet_ms: None,
         };
-        search.entries.iter().map(row).collect()
+        let millis_since = |at| Some(now.saturating_since(at).as_millis() as u64);
+        let ends_here = search.connection.iter().map(|found| {
+            let why = if found.is_routed {
+                "the owner of its address routes it here"
+            } else {
+                "its packets come straight to this appliance"
+            };
+            let row = row(found.peer, &found.flow, self.own_name(), "connection", why);
+            WhereRow { quiet_ms: millis_since(found.seen), ..row }
+        });
+        let routed = search.entries.iter().map(|(key, route)| {
+            let why = "its first authenticated packet was given there, and its entry still stands";
+            let row = row(key.peer, &key.flow, self.member_name(route.target), "entry", why);
+            WhereRow { age_ms: millis_since(route.created), ..row }
+        });
+        ends_here.chain(routed).collect()
     }
 
     fn core_rows(&self, surroundings: &Surroundings) -> Vec<CoreRow> {

@@ -27,6 +27,10 @@ pub struct DvipaRow {
     pub sas: u64,
     /// Its owner still waits for members before it takes new connections.
     pub settling: bool,
+    /// As the owner, in this epoch: reports of what SAs have carried.
+    pub lifesize_reports: u64,
+    /// As the owner, in this epoch: SAs that were refreshed for what they had carried.
+    pub refreshes: u64,
 }
 
 /// A target of a DVIPA, as the owner sees it.
@@ -83,8 +87,12 @@ pub struct ShadowRow {
     pub numbers: String,
     /// Outbound numbers from here on may not be used yet; `null` for no bound.
     pub mark: Option<u64>,
-    /// Why it is not numbered as the policy wishes; empty if it is.
+    /// Why its peer's SAs are not numbered as the policy wishes; empty if they are, and on members that do not own it.
     pub fallback: String,
+    /// The targets that hold it on all their cores; the owner knows.
+    pub held_by: Vec<String>,
+    /// The member that alone sends on it, which the owner knows; empty where several share its numbers.
+    pub sender: String,
 }
 
 /// What one half of an SA may carry in the cluster, and has.
@@ -135,6 +143,10 @@ pub struct MemberRow {
     pub heard_ms: Option<u64>,
     /// Whether the data cores that it told of last moved since.
     pub cores_move: bool,
+    /// Whether the network ports of its DVIPAs have a link.
+    pub carrier: bool,
+    /// Whether a router answers on each of them that leads to one.
+    pub next_hop: bool,
 }
 
 /// The coupling facility, and the members.
@@ -169,6 +181,8 @@ pub struct WhereRow {
     pub known_by: String,
     /// Why it is there.
     pub why: String,
-    /// How long it has been there, in milliseconds.
-    pub age_ms: u64,
+    /// How long it has been routed there, in milliseconds; `null` where this member does not route it.
+    pub age_ms: Option<u64>,
+    /// How long it has been since its last packet, in milliseconds; `null` where it does not end here.
+    pub quiet_ms: Option<u64>,
 }

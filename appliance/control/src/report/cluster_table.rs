@@ -23,6 +23,8 @@ pub(super) fn dvipas(rows: &[DvipaRow]) -> String {
         column("DISTRIBUTION", Left, |row| row.distribution.clone()),
         column("SERVICES", Left, |row| list(&row.services, "every port")),
         column("SAS", Right, |row| row.sas.to_string()),
+        column("REPORTS", Right, |row| row.lifesize_reports.to_string()),
+        column("REFRESHES", Right, |row| row.refreshes.to_string()),
         column("SETTLING", Left, |row| yes(row.settling)),
     ];
     draw(rows, &columns, "no DVIPAs")
@@ -58,6 +60,8 @@ pub(super) fn shadows(rows: &[ShadowRow]) -> String {
         column("SEALED", Left, |row| yes(row.sealed)),
         column("NUMBERS", Left, |row| row.numbers.clone()),
         column("MARK", Right, |row| limit(row.mark)),
+        column("SENDER", Left, |row| row.sender.clone()),
+        column("HELD-BY", Left, |row| list(&row.held_by, "-")),
         column("FALLBACK", Left, |row| row.fallback.clone()),
     ];
     draw(rows, &columns, "no security associations")
@@ -93,6 +97,8 @@ pub(super) fn cluster(row: &ClusterRow) -> String {
         column("VERSION", Right, |row| row.version.to_string()),
         column("HEARD-MS", Right, |row| limit(row.heard_ms)),
         column("CORES-MOVE", Left, |row| yes(row.cores_move)),
+        column("CARRIER", Left, |row| yes(row.carrier)),
+        column("NEXT-HOP", Left, |row| yes(row.next_hop)),
     ];
     let state = if row.facility_up { "up" } else { "DOWN" };
     let head = format!("cluster {}; facility {} {state}, revision {}\n", row.name, row.facility, row.facility_revision);
@@ -107,7 +113,8 @@ pub(super) fn places(rows: &[WhereRow]) -> String {
         column("PROTOCOL", Left, |row| row.protocol.clone()),
         column("TARGET", Left, |row| row.target.clone()),
         column("KNOWN-BY", Left, |row| row.known_by.clone()),
-        column("AGE-MS", Right, |row| row.age_ms.to_string()),
+        column("AGE-MS", Right, |row| limit(row.age_ms)),
+        column("QUIET-MS", Right, |row| limit(row.quiet_ms)),
         column("WHY", Left, |row| row.why.clone()),
     ];
     draw(rows, &columns, "no such connection is known here; ask the owner of the address, or the target")

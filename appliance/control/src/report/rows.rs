@@ -158,11 +158,12 @@ pub struct ConnectionRow {
     pub dst: String,
     /// `tcp`, `udp`, `icmp`, or the protocol's number.
     pub protocol: String,
-    /// `new`, `established`, `closing` or `closed`.
+    /// `new`, `established`, `closing` or `closed`; `routed` for one that another member terminates; `ended` for one that
+    /// the owner of its address has not forgotten yet.
     pub state: String,
     /// The appliance that terminates it.
     pub target: String,
-    /// The data core that owns it there.
+    /// The data core that terminates it, or routes it.
     pub core: u16,
 }
 

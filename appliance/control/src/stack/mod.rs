@@ -117,9 +117,19 @@ pub enum Event {
     PathMtu(PathMtu),
 }
 
+/// Whether the ports on which DVIPAs are served lead anywhere: what heartbeats tell of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reach {
+    /// Each of them has a link.
+    pub has_carrier: bool,
+    /// On each of them that leads to routers, one answers at least.
+    pub next_hop_answers: bool,
+}
+
 struct Port {
     settings: PortSettings,
     link: Link,
+    has_carrier: bool,
 }
 
 /// The stack. See the module's head for the order of calls.
@@ -164,7 +174,7 @@ impl Stack {
         let fixed: Vec<_> = settings.ports.iter().flat_map(PortSettings::fixed_neighbours).collect();
         let ports = settings.ports.into_iter().map(|settings| {
             let link = Link::new(now, &settings, rng.next_u64());
-            (settings.id, Port { settings, link })
+            (settings.id, Port { settings, link, has_carrier: true })
         });
         let mut stack = Self {
             ports: ports.collect(),
@@ -218,8 +228,31 @@ impl Stack {
         self.dvipas.contains_key(&address) && self.claims.release(address)
     }
 
-    /// Announces all addresses of a port again, after its link came back.
-    pub fn announce_port(&mut self, now: Instant, port: PortId) {
+    /// A port's link has gone, or has come back: then all addresses of the port are announced again.
+    pub fn link_changed(&mut self, now: Instant, port: PortId, is_up: bool) {
+        if let Some(port) = self.ports.get_mut(&port) {
+            port.has_carrier = is_up;
+        }
+        if is_up {
+            self.announce_port(now, port);
+        }
+    }
+
+    /// Whether the ports of the DVIPAs lead anywhere.
+    #[must_use]
+    pub fn reach(&self) -> Reach {
+        let ports: BTreeSet<PortId> = self.dvipas.values().copied().collect();
+        let answers = |port: &PortId| {
+            let mut routers = self.routes.routers().iter().filter(|hop| hop.port == *port).peekable();
+            routers.peek().is_none() || routers.any(|&hop| self.neighbours.lookup(hop).is_some())
+        };
+        Reach {
+            has_carrier: ports.iter().all(|port| self.ports.get(port).is_some_and(|port| port.has_carrier)),
+            next_hop_answers: ports.iter().all(answers),
+        }
+    }
+
+    fn announce_port(&mut self, now: Instant, port: PortId) {
         let on_port: Vec<_> = self.claims.iter().filter(|&(_, at)| at == port).collect();
         for (address, port) in on_port {
             self.claims.announce(now, address, port);

@@ -66,15 +66,19 @@ impl<Q: PortQueue> DataCore<Q> {
         Event::Retired(Retired::Keys(keys))
     }
 
-    /// As the owner: where the connections on a flow are. For an operator: this allocates.
-    pub(crate) fn find_entry(&self, flow: FlowKey) -> Option<Event> {
+    /// Where the connections on a flow are, if this is the core to ask. For an operator: this allocates.
+    pub(crate) fn find_connection(&self, flow: FlowKey) -> Option<Event> {
         let hash = flow.symmetric_hash(&self.seed);
-        let part = self.part.as_ref().filter(|_| self.owner_of(hash) == self.handover.own())?;
+        if self.owner_of(hash) != self.handover.own() {
+            return None;
+        }
         let mut entries = Vec::new();
-        // No peer has this number; if one had, it alone would be missing.
-        let nobody = EntryKey { peer: ipsec::sa::PeerId(u64::MAX), flow };
-        part.vcrt.others_of(hash, &nobody, |key, route| entries.push((*key, *route)));
-        Some(Event::Found { flow, entries })
+        if let Some(part) = &self.part {
+            // No peer has this number; if one had, it alone would be missing.
+            let nobody = EntryKey { peer: ipsec::sa::PeerId(u64::MAX), flow };
+            part.vcrt.others_of(hash, &nobody, |key, route| entries.push((*key, *route)));
+        }
+        Some(Event::Found { flow, connection: self.connections.at(hash, &flow), entries })
     }
 
     /// As the owner: a page of the routed connections.

@@ -258,7 +258,7 @@ impl Cluster {
     /// Where the owner routes the connections on a flow.
     pub fn routes_of(&mut self, flow: &FlowKey) -> Vec<(EntryKey, Route)> {
         let bench = &mut self.members[self.owner];
-        bench.command_all(|| Command::FindEntry { flow: *flow });
+        bench.command_all(|| Command::FindConnection { flow: *flow });
         bench.settle();
         let mut found = Vec::new();
         bench.events.retain(|(_, event)| match event {

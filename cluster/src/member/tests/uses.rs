@@ -3,7 +3,7 @@
 use core::time::Duration;
 
 use super::world::*;
-use crate::member::{NumberSource, SequencePolicy, Told};
+use crate::member::{ActivePort, NumberSource, SequencePolicy, ServicePort, Told};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -182,4 +182,31 @@ fn the_owner_knows_when_a_peer_was_last_heard_anywhere() {
     world.run_for(SECOND * 15);
     let heard = world.member(OWNER).heard_at(id).expect("it was told");
     assert!(heard.saturating_since(at) < SECOND / 2 && at.saturating_since(heard) < SECOND / 2);
+}
+
+#[test]
+fn new_connections_go_by_what_targets_report_of_themselves() {
+    let mut world = World::running(5);
+    let https = ServicePort { protocol: 6, port: 443 };
+    let target = |world: &World| {
+        let targets = world.member(OWNER).targets(dvipa());
+        targets.into_iter().find(|target| target.member == ONE).unwrap()
+    };
+    let before = target(&world);
+    assert_eq!(before.active, []);
+    let active = vec![ActivePort { service: https, connections: 7 }];
+    world.tell(ONE, Told::Active { dvipa: dvipa(), ports: active.clone() });
+    world.run_for(SECOND / 10);
+    let told = target(&world);
+    assert_eq!(told.active, active);
+    assert!(told.reports > before.reports, "cores begin to count their own choices anew");
+    world.run_for(SECOND * 3);
+    assert!(
+        target(&world).reports > told.reports,
+        "also where nothing has changed: what was chosen since may have ended"
+    );
+    assert_eq!(target(&world).active, active);
+    world.tell(OWNER, Told::Active { dvipa: dvipa(), ports: active });
+    world.run_for(SECOND / 10);
+    assert!(world.member(OWNER).targets(dvipa()).iter().all(|target| target.member != OWNER), "it is no target");
 }

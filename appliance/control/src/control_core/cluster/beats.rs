@@ -10,6 +10,7 @@ use tracing::debug;
 
 use super::ClusterCore;
 use crate::control_core::ControlCore;
+use crate::stack::Reach;
 
 /// How often a member tells.
 const INTERVAL: Duration = Duration::from_millis(250);
@@ -28,6 +29,8 @@ pub(super) struct Beat {
     pub at: Instant,
     /// Whether every data core had moved on since the one before.
     pub cores_move: bool,
+    /// Whether the ports of its DVIPAs lead anywhere.
+    pub reach: Reach,
     polls: Vec<u64>,
 }
 
@@ -52,7 +55,8 @@ impl<B: PacketBuffer> ControlCore<B> {
                         before.len() == beat.polls.len() && before.iter().zip(&beat.polls).all(|(old, new)| new > old)
                     };
                     let cores_move = before.is_none_or(has_moved);
-                    cluster.beats.heard.insert(beat.member, Beat { at: now, cores_move, polls: beat.polls });
+                    let reach = Reach { has_carrier: beat.has_carrier, next_hop_answers: beat.next_hop_answers };
+                    cluster.beats.heard.insert(beat.member, Beat { at: now, cores_move, reach, polls: beat.polls });
                 }
                 Err(why) => debug!(%from, %why, "heartbeat not counted"),
             }
@@ -63,7 +67,7 @@ impl<B: PacketBuffer> ControlCore<B> {
         cluster.beats.due = now + INTERVAL;
         let polls: Vec<u64> =
             self.cores.iter().map(|core| core.polls.busy.get().wrapping_add(core.polls.idle.get())).collect();
-        for (address, datagram) in cluster.exchange.seal_heartbeats(&polls) {
+        for (address, datagram) in cluster.exchange.seal_heartbeats(&polls, self.stack.reach()) {
             self.stack.send_heartbeat(now, address, &datagram);
         }
     }

@@ -1,10 +1,9 @@
-//! How many connections each target is routed: counted over all cores while a target drains, since it may go only when it
-//! has none left, and where new connections go by these numbers.
+//! How many connections a target is routed: counted over all cores while it drains, since it may go only when it has none
+//! left.
 
 use core::time::Duration;
 use std::collections::BTreeMap;
 
-use cluster::dpt::Method;
 use cluster::id::MemberId;
 use cluster::member::{TargetView, Told};
 use datapath::buffer::PacketBuffer;
@@ -42,9 +41,8 @@ impl<B: PacketBuffer> ControlCore<B> {
 
 fn is_needed(cluster: &ClusterCore) -> bool {
     cluster.sharing.iter().any(|sharing| {
-        let targets = cluster.member.targets(sharing.dvipa);
         let drains = |target: &TargetView| target.is_draining;
-        !targets.is_empty() && (sharing.method == Method::WeightedActive || targets.iter().any(drains))
+        cluster.member.targets(sharing.dvipa).iter().any(drains)
     })
 }
 

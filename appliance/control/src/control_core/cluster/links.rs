@@ -11,7 +11,7 @@ use tracing::{info, warn};
 use xcf::heartbeat::{Heartbeat, HeartbeatError};
 use xcf::{Mesh, MeshEvent, Moment};
 
-use crate::stack::Stack;
+use crate::stack::{Reach, Stack};
 
 /// Failures with one address are logged so often at most.
 const QUIET: Duration = Duration::from_secs(10);
@@ -104,8 +104,8 @@ impl Exchange {
     }
 
     /// A heartbeat for every member that there is a session with, and its address.
-    pub(super) fn seal_heartbeats(&mut self, polls: &[u64]) -> Vec<(IpAddr, Vec<u8>)> {
-        self.mesh.seal_heartbeats(polls, true, true)
+    pub(super) fn seal_heartbeats(&mut self, polls: &[u64], reach: Reach) -> Vec<(IpAddr, Vec<u8>)> {
+        self.mesh.seal_heartbeats(polls, reach.has_carrier, reach.next_hop_answers)
     }
 
     /// Sends what the member has to say.

@@ -14,6 +14,7 @@
 //! **What it never does.** It decides nothing: who owns, who serves, what is granted is [`cluster`]'s.
 
 mod actions;
+mod active;
 mod beats;
 mod births;
 mod census;
@@ -39,6 +40,7 @@ use datapath::buffer::PacketBuffer;
 use ipsec::time::Instant;
 
 use super::ControlCore;
+use active::Active;
 use beats::Beats;
 use census::Census;
 pub use links::{Exchange, LinkParts};
@@ -97,14 +99,13 @@ pub(super) struct ClusterCore {
     waits: Waits,
     beats: Beats,
     census: Census,
+    active: Active,
     /// CHILD_SAs of which IKE may not speak yet.
     unreleased: BTreeSet<ChildId>,
     fabric: Option<Arc<Fabric>>,
     settings: Settings,
     sharing: Vec<Sharing>,
     tables: Option<Arc<Tables>>,
-    /// Tables made so far: tells cores which of their choices the counts already hold.
-    reports: u64,
 }
 
 impl ClusterCore {
@@ -119,12 +120,12 @@ impl ClusterCore {
             waits: Waits::default(),
             beats: Beats::default(),
             census: Census::default(),
+            active: Active::default(),
             unreleased: BTreeSet::new(),
             fabric: None,
             settings: parts.settings,
             sharing: parts.sharing,
             tables: None,
-            reports: 0,
         }
     }
 
@@ -146,6 +147,7 @@ impl<B: PacketBuffer> ControlCore<B> {
         let mut busy = cluster.exchange.run(now, &mut cluster.member, &mut self.stack);
         self.beat(now, &mut cluster);
         self.take_census(now, &mut cluster);
+        self.tell_active(now, &mut cluster);
         busy |= cluster.prober.run(now, &mut cluster.member, &mut self.stack);
         busy |= self.tell_use(now, &mut cluster);
         while let Some(then) = cluster.waits.next(&self.cores) {

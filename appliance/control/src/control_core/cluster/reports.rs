@@ -26,8 +26,11 @@ impl<B: PacketBuffer> ControlCore<B> {
                     Report::Unverified { entry, target, incarnation } => {
                         self.tell_member(now, Told::Unverified { entry, target, incarnation });
                     }
-                    // The owner counts what it routes; nobody asks for this yet.
-                    Report::Active { .. } => {}
+                    Report::Active { service, connections } => {
+                        if let Some(cluster) = &mut self.cluster {
+                            cluster.active.count(core, service, connections);
+                        }
+                    }
                     Report::NumbersWanted(child) => self.tell_member(now, Told::NumbersWanted(child)),
                     Report::SealMet(child) => self.tell_member(now, Told::SealMet(child)),
                 }

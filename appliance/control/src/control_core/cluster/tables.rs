@@ -15,14 +15,13 @@ use crate::control_core::ControlCore;
 impl<B: PacketBuffer> ControlCore<B> {
     /// Who may be chosen, and by what, has changed: every core gets new tables.
     pub(super) fn give_tables(&mut self, cluster: &mut ClusterCore) {
-        cluster.reports += 1;
         let table = |sharing: &Sharing| {
             let targets = cluster.member.targets(sharing.dvipa);
             let ports: Vec<Option<ServicePort>> = match sharing.services.as_slice() {
                 [] => vec![None],
                 services => services.iter().copied().map(Some).collect(),
             };
-            let ports = ports.into_iter().map(|port| port_table(sharing, port, &targets, cluster.reports)).collect();
+            let ports = ports.into_iter().map(|port| port_table(sharing, port, &targets)).collect();
             DvipaTable { address: sharing.dvipa, ports }
         };
         let dvipas = cluster.sharing.iter().map(table).collect();
@@ -38,7 +37,7 @@ impl<B: PacketBuffer> ControlCore<B> {
     }
 }
 
-fn port_table(sharing: &Sharing, port: Option<ServicePort>, targets: &[TargetView], report: u64) -> PortTable {
+fn port_table(sharing: &Sharing, port: Option<ServicePort>, targets: &[TargetView]) -> PortTable {
     let target = |&(member, weight): &(_, NonZeroU16)| {
         let view = targets.iter().find(|view| view.member == member);
         let answers = |view: &&TargetView| {
@@ -49,13 +48,19 @@ fn port_table(sharing: &Sharing, port: Option<ServicePort>, targets: &[TargetVie
             member,
             is_ready: view.is_some_and(|view| view.is_eligible && answers(&view)),
             weight,
-            active: view.and_then(|view| view.connections).map_or(0, |count| count.min(u32::MAX.into()) as u32),
+            active: view.map_or(0, |view| active(port, view)),
             load: view.map_or(0, |view| view.load_permille),
-            report,
+            report: view.map_or(0, |view| view.reports),
         }
     };
     let targets = sharing.targets.iter().map(target).collect();
     let mut table = PortTable::new(port, sharing.method, targets);
     (table.affinity, table.is_local_first) = (sharing.affinity, sharing.is_local_first);
     table
+}
+
+/// How many connections a target has of a port, or of all.
+fn active(port: Option<ServicePort>, target: &TargetView) -> u32 {
+    let of_port = target.active.iter().filter(|active| port.is_none_or(|port| active.service == port));
+    of_port.fold(0, |sum, active| sum.saturating_add(active.connections))
 }

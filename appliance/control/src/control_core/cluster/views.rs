@@ -1,13 +1,21 @@
 //! What operators see of the cluster on this member.
 
-use cluster::id::MemberId;
-use cluster::member::{DvipaView, LifesizeView, NumberSource, ServicePort, Standing, TargetView};
+use std::collections::HashMap;
+
+use cluster::id::{ChildId, MemberId};
+use cluster::member::{
+    DvipaView, LifesizeView, MemberView, NumberSource, ServicePort, ShadowView, Standing, TargetView,
+};
 use ipsec::time::Instant;
 
 use super::{ClusterCore, Sharing};
 use crate::control_core::ControlCore;
 use crate::control_core::registry::Registered;
 use crate::report::{ClusterRow, DvipaRow, LifesizeRow, MemberRow, ShadowRow, Snapshot, TargetRow};
+use crate::stack::Reach;
+
+/// The name under which an appliance outside a cluster is its own target.
+const SELF: &str = "self";
 
 /// The most SAs of one DVIPA that are shown.
 const SHOWN_MAX: usize = 100_000;
@@ -19,10 +27,12 @@ impl<B> ControlCore<B> {
         snapshot.dvipas = cluster.sharing.iter().map(|sharing| cluster.dvipa_row(sharing)).collect();
         let owned = cluster.sharing.iter().map(|sharing| sharing.dvipa);
         snapshot.targets = cluster.sharing.iter().flat_map(|sharing| cluster.target_rows(sharing)).collect();
-        snapshot.shadows = self.registry.iter().filter_map(|sa| cluster.shadow_row(sa)).collect();
+        let views = cluster.sharing.iter().flat_map(|sharing| cluster.member.shadows(sharing.dvipa, None, SHOWN_MAX));
+        let views: HashMap<ChildId, ShadowView> = views.map(|view| (view.child, view)).collect();
+        snapshot.shadows = self.registry.iter().filter_map(|sa| cluster.shadow_row(sa, &views)).collect();
         let lifesizes = owned.flat_map(|dvipa| cluster.member.lifesize(dvipa, None, SHOWN_MAX));
         snapshot.lifesizes = lifesizes.flat_map(|view| self.lifesize_rows(&view)).collect();
-        snapshot.cluster = cluster.row(now);
+        snapshot.cluster = cluster.row(now, self.stack.reach());
     }
 
     fn lifesize_rows(&self, view: &LifesizeView) -> [LifesizeRow; 2] {
@@ -41,6 +51,16 @@ impl<B> ControlCore<B> {
             report_permille: u32::from(view.percentage.hundredths()) / 10,
             reports: ledger.reports,
         })
+    }
+
+    /// What operators call this appliance.
+    pub(in crate::control_core) fn own_name(&self) -> String {
+        self.cluster.as_ref().map_or_else(|| SELF.to_owned(), |cluster| cluster.name_of(cluster.settings.me))
+    }
+
+    /// Whether this appliance is that member.
+    pub(in crate::control_core) fn is_me(&self, member: MemberId) -> bool {
+        self.cluster.as_ref().is_none_or(|cluster| cluster.settings.me == member)
     }
 
     /// What operators call a member.
@@ -80,6 +100,8 @@ impl ClusterCore {
             distribution: sharing.method.to_string(),
             services: sharing.services.iter().map(word).collect(),
             sas: view.as_ref().map_or(0, |view| if view.is_mine { view.sas } else { view.shadows.0 }) as u64,
+            lifesize_reports: view.as_ref().map_or(0, |view| view.lifesize_reports),
+            refreshes: view.as_ref().map_or(0, |view| view.refreshes),
             settling: view.is_some_and(|view| !view.awaited.is_empty()),
         }
     }
@@ -94,7 +116,7 @@ impl ClusterCore {
                 incarnation: view.incarnation.0,
                 serial: view.serials.0.0,
                 weight: weight.map_or(0, |(_, weight)| weight.get()),
-                connections: view.connections.unwrap_or(0),
+                connections: view.active.iter().map(|port| u64::from(port.connections)).sum(),
                 load: view.load_permille,
                 services_ready: view.ready.iter().flatten().map(word).collect(),
                 shadows_acknowledged: view.changes.2,
@@ -104,8 +126,10 @@ impl ClusterCore {
         self.member.targets(sharing.dvipa).into_iter().map(row).collect()
     }
 
-    fn shadow_row(&self, sa: &Registered) -> Option<ShadowRow> {
+    /// `views` are those of the SAs that this member owns.
+    fn shadow_row(&self, sa: &Registered, views: &HashMap<ChildId, ShadowView>) -> Option<ShadowRow> {
         let child = sa.child()?;
+        let view = views.get(&child);
         let (inbound, outbound) = (&sa.inbound.as_ref()?.shared, &sa.outbound.as_ref()?.shared);
         let parameters = inbound.parameters();
         let is_mine = self.fabric.as_ref().and_then(|fabric| fabric.dvipa(child.dvipa)).map(|dvipa| dvipa.owner);
@@ -123,12 +147,19 @@ impl ClusterCore {
             sealed: inbound.is_sealed(),
             numbers: numbers_word(sa.numbers()).to_owned(),
             mark: (mark != u64::MAX).then_some(mark),
-            fallback: String::new(),
+            fallback: view.and_then(|view| view.fallback).map_or_else(String::new, |why| why.name().to_owned()),
+            held_by: view.iter().flat_map(|view| &view.held_by).map(|&member| self.name_of(member)).collect(),
+            sender: view.and_then(|view| view.sender).map_or_else(String::new, |member| self.name_of(member)),
         })
     }
 
-    fn row(&self, now: Instant) -> ClusterRow {
-        let member = |view: cluster::member::MemberView| MemberRow {
+    fn row(&self, now: Instant, own_reach: Reach) -> ClusterRow {
+        let reach = |view: &MemberView| {
+            if view.is_me { Some(own_reach) } else { self.beats.of(view.id).map(|beat| beat.reach) }
+        };
+        let member = |view: MemberView| MemberRow {
+            carrier: reach(&view).is_some_and(|reach| reach.has_carrier),
+            next_hop: reach(&view).is_some_and(|reach| reach.next_hop_answers),
             name: view.name.to_string(),
             id: view.id.0,
             address: view.address,

@@ -4,6 +4,7 @@
 //! has a help text. Labels take their values from the configuration or from closed sets of words, so their number is
 //! bounded; single SAs, which rekeying makes for ever, are seen in `phalanx show sas`.
 
+mod cluster;
 mod server;
 
 pub use server::{ServeError, Server};
@@ -25,6 +26,7 @@ pub fn render(snapshot: &Snapshot, version: &str) -> prometheus::Result<Vec<u8>>
     families.ike(snapshot)?;
     families.ports(snapshot)?;
     families.cores(snapshot)?;
+    families.cluster(snapshot)?;
     let mut text = Vec::new();
     TextEncoder::new().encode(&families.0.gather(), &mut text)?;
     Ok(text)

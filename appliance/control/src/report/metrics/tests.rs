@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::super::protocol::tests::snapshot;
 use super::server::CLIENTS_MAX;
 use super::*;
-use crate::report::{ChildKey, ChildTotals};
+use crate::report::{ChildKey, ChildTotals, ClusterRow, DvipaRow, LifesizeRow, MemberRow, ShadowRow, TargetRow};
 
 fn full() -> Snapshot {
     let key = ChildKey { dvipa: Some([203, 0, 113, 80].into()), name: "web".into(), direction: "in".into() };
@@ -18,6 +18,118 @@ fn full() -> Snapshot {
         ike_sas: vec![("established", 1)],
         ..snapshot()
     }
+}
+
+/// As an owner of a cluster shows it.
+fn clustered() -> Snapshot {
+    let dvipa = "203.0.113.80".parse().unwrap();
+    let row = DvipaRow {
+        address: dvipa,
+        owner: "d1".into(),
+        epoch: 7,
+        role: "owner".into(),
+        processing: "target".into(),
+        outbound_sequence: "auto".into(),
+        distribution: "round-robin".into(),
+        services: vec!["tcp/80".into()],
+        sas: 2,
+        settling: false,
+        lifesize_reports: 12,
+        refreshes: 3,
+    };
+    let target = TargetRow {
+        dvipa,
+        name: "t1".into(),
+        state: "ready".into(),
+        incarnation: 4,
+        serial: 2,
+        weight: 1,
+        connections: 5,
+        load: 40,
+        services_ready: vec!["tcp/80".into()],
+        shadows_acknowledged: 8,
+        shadows_told: 9,
+    };
+    let shadow = ShadowRow {
+        dvipa,
+        spi_in: "0x0000c0de".into(),
+        spi_out: "0x0000beef".into(),
+        name: "web".into(),
+        peer: "client@example".into(),
+        epoch: 7,
+        shadow: false,
+        processing: "target".into(),
+        floor: 0,
+        sealed: false,
+        numbers: "sequencer".into(),
+        mark: Some(1 << 24),
+        fallback: "siblings_refused".into(),
+        held_by: vec!["t1".into()],
+        sender: String::new(),
+    };
+    let lifesize = LifesizeRow {
+        dvipa,
+        spi_in: "0x0000c0de".into(),
+        direction: "in".into(),
+        used_bytes: 1,
+        granted_bytes: 100,
+        charged_bytes: 10,
+        soft_limit_bytes: None,
+        hard_limit_bytes: None,
+        overrun_bound_bytes: 0,
+        report_permille: 10,
+        reports: 1,
+    };
+    let member = MemberRow {
+        name: "t1".into(),
+        id: 1,
+        address: "10.0.0.2".parse().unwrap(),
+        own: false,
+        state: "up".into(),
+        incarnation: 4,
+        version: 1,
+        heard_ms: Some(3),
+        cores_move: true,
+        carrier: true,
+        next_hop: false,
+    };
+    let sealed = ShadowRow { sealed: true, fallback: String::new(), ..shadow.clone() };
+    Snapshot {
+        dvipas: vec![row],
+        targets: vec![target],
+        shadows: vec![shadow.clone(), shadow, sealed],
+        lifesizes: vec![lifesize.clone(), lifesize],
+        cluster: ClusterRow { name: "demo".into(), facility_up: true, members: vec![member], ..ClusterRow::default() },
+        ..full()
+    }
+}
+
+#[test]
+fn a_member_of_a_cluster_has_more_and_a_lone_appliance_does_not() {
+    let text = String::from_utf8(render(&clustered(), "0.1.0").unwrap()).unwrap();
+    for line in [
+        "phalanx_facility_up 1",
+        "phalanx_member_up{member=\"t1\"} 1",
+        "phalanx_member_cores_move{member=\"t1\"} 1",
+        "phalanx_member_reaches_network{member=\"t1\"} 0",
+        "phalanx_dvipa_owned{dvipa=\"203.0.113.80\"} 1",
+        "phalanx_dvipa_epoch{dvipa=\"203.0.113.80\"} 7",
+        "phalanx_target_state{dvipa=\"203.0.113.80\",state=\"ready\",target=\"t1\"} 1",
+        "phalanx_target_connections{dvipa=\"203.0.113.80\",target=\"t1\"} 5",
+        "phalanx_target_shadows_outstanding{dvipa=\"203.0.113.80\",target=\"t1\"} 1",
+        "phalanx_shadow_sas{dvipa=\"203.0.113.80\",sealed=\"no\"} 2",
+        "phalanx_shadow_sas{dvipa=\"203.0.113.80\",sealed=\"yes\"} 1",
+        "phalanx_sequence_sas{dvipa=\"203.0.113.80\",numbers=\"sequencer\"} 3",
+        "phalanx_sequence_fallback_sas{dvipa=\"203.0.113.80\",why=\"siblings_refused\"} 2",
+        "phalanx_lifesize_granted_bytes{direction=\"in\",dvipa=\"203.0.113.80\"} 200",
+        "phalanx_lifesize_charged_bytes{direction=\"in\",dvipa=\"203.0.113.80\"} 20",
+        "phalanx_lifesize_reports_total{dvipa=\"203.0.113.80\"} 12",
+        "phalanx_lifesize_refreshes_total{dvipa=\"203.0.113.80\"} 3",
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line} is missing in\n{text}");
+    }
+    let alone = self::text();
+    assert!(!alone.contains("phalanx_dvipa_") && !alone.contains("phalanx_member_"), "{alone}");
 }
 
 fn text() -> String {
@@ -48,7 +160,7 @@ fn values_arrive_under_their_names() {
 /// The rules of `promtool check metrics` that names can break, for machines that have no promtool.
 #[test]
 fn names_follow_the_rules_of_prometheus() {
-    let text = text();
+    let text = String::from_utf8(render(&clustered(), "0.1.0").unwrap()).unwrap();
     let mut families = 0;
     for line in text.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {
         families += 1;
@@ -76,7 +188,7 @@ fn promtool_has_nothing_to_say() {
     let mut command = Command::new(promtool);
     command.args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().expect("promtool starts");
-    child.stdin.take().unwrap().write_all(text().as_bytes()).unwrap();
+    child.stdin.take().unwrap().write_all(&render(&clustered(), "0.1.0").unwrap()).unwrap();
     let output = child.wait_with_output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && said.is_empty(), "{said}");
