@@ -113,10 +113,7 @@ impl Appliance {
     /// [`ApplianceError`]; nothing runs then.
     pub fn start(config: Config, state: &Path) -> Result<Appliance, ApplianceError> {
         let cores = config.cores.data.len();
-        let Selection { engine, fell_back } = engine::select(EngineChoice::Auto)?;
-        if let Some(reason) = fell_back {
-            warn!(%reason, using = %engine, "the preferred AEAD engine cannot be used");
-        }
+        let engine = select_engine()?;
         let eal = Eal::start(&eal_arguments(&config))?;
         pin_control(config.cores.control);
         let (facility, started) = crate::facility::open(&config, state, senders_of(cores))?;
@@ -149,13 +146,8 @@ impl Appliance {
         let stop = Arc::new(AtomicBool::new(false));
         let idle = idle_policy(config.cores.idle);
         let running = launch_all(eal, data_cores, idle, clock, &stop)?;
-        let ike_config = EndpointConfig {
-            sender_id: draw(&mut senders)?.id().get(),
-            peer_base: joined.as_ref().map_or(EndpointConfig::default().peer_base, Joined::peer_base),
-            ..EndpointConfig::default()
-        };
         let outbound_sequences = outbound_sequences(&config);
-        let mut ike = ike::Endpoint::new(ike_config, random()?);
+        let mut ike = ike::Endpoint::new(ike_config(&mut senders, joined.as_ref())?, random()?);
         let mut cluster = None;
         if let (Some(joined), Some(settings)) = (joined, &config.cluster) {
             // Whose the addresses are is about to be seen.
@@ -370,6 +362,22 @@ fn split(config: &Config, ports: Vec<OpenPort>) -> (Vec<dpdk::Port>, PortQueues)
 /// How many sender numbers a start takes at once: one for each data core, one for IKE, and some for later.
 fn senders_of(cores: usize) -> u32 {
     u32::try_from(cores).unwrap_or(u32::MAX).saturating_add(1 + SPARE_SENDERS)
+}
+
+/// The engine that computes ESP; says so where it is not the fastest.
+fn select_engine() -> Result<engine::Engine, ApplianceError> {
+    let Selection { engine, fell_back } = engine::select(EngineChoice::Auto)?;
+    if let Some(reason) = fell_back {
+        warn!(%reason, using = %engine, "the preferred AEAD engine cannot be used");
+    }
+    Ok(engine)
+}
+
+/// IKE has a sender number of its own, and names peers as no other member does.
+fn ike_config(senders: &mut SenderPool, joined: Option<&Joined>) -> Result<EndpointConfig, ApplianceError> {
+    let default = EndpointConfig::default();
+    let peer_base = joined.map_or(default.peer_base, Joined::peer_base);
+    Ok(EndpointConfig { sender_id: draw(senders)?.id().get(), peer_base, ..default })
 }
 
 fn draw(senders: &mut SenderPool) -> Result<SenderNumber, ApplianceError> {

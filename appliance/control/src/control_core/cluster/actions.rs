@@ -33,26 +33,10 @@ impl<B: PacketBuffer> ControlCore<B> {
                     self.registry.prefer(id, &mut self.cores);
                 }
             }
-            Action::Remove { child, lingers, why } => {
-                // Freeings and losses tell of it no more. So its late packets follow connections that stand, and begin none.
-                if lingers {
-                    self.with_shared(child, |inbound, _| _ = inbound.seal(now));
-                }
-                let until = now + if lingers { LINGER } else { Duration::ZERO };
-                if let Some(name) = self.registry.name_of(child) {
-                    self.registry.remove(name, why, until, &mut self.cores);
-                }
-                cluster.usage.forget(child);
-                cluster.unreleased.remove(&child);
-            }
+            Action::Remove { child, lingers, why } => self.remove_shadow(now, child, lingers, why, cluster),
             Action::MovePeer { peer, dvipa, remote, children } => self.follow_peer(peer, remote, dvipa, children),
             Action::RaiseFloor { child, floor } => self.with_shared(child, |inbound, _| inbound.raise_floor(floor)),
-            Action::Seal(child) => self.with_shared(child, |inbound, _| {
-                if inbound.seal(now) {
-                    let sa = inbound.parameters();
-                    info!(dvipa = %child.dvipa, spi = %child.spi, peer = %sa.peer_name, epoch = sa.epoch, "SA sealed");
-                }
-            }),
+            Action::Seal(child) => self.with_shared(child, |inbound, _| seal(now, child, inbound)),
             Action::Ceiling { child, inbound: of_inbound, outbound: of_outbound } => {
                 self.with_shared(child, |inbound, outbound| {
                     inbound.lifesize().raise(of_inbound.0, of_inbound.1);
@@ -126,6 +110,26 @@ impl<B: PacketBuffer> ControlCore<B> {
         cluster.waits.add(Then::Installed(child));
     }
 
+    fn remove_shadow(
+        &mut self,
+        now: Instant,
+        child: ChildId,
+        lingers: bool,
+        why: &'static str,
+        cluster: &mut ClusterCore,
+    ) {
+        // Freeings and losses tell of it no more. So its late packets follow connections that stand, and begin none.
+        if lingers {
+            self.with_shared(child, |inbound, _| _ = inbound.seal(now));
+        }
+        let until = now + if lingers { LINGER } else { Duration::ZERO };
+        if let Some(name) = self.registry.name_of(child) {
+            self.registry.remove(name, why, until, &mut self.cores);
+        }
+        cluster.usage.forget(child);
+        cluster.unreleased.remove(&child);
+    }
+
     /// Changes what the cores read beside the SA itself: in force for the next packet.
     fn with_shared(&self, child: ChildId, change: impl FnOnce(&InboundShared, &OutboundShared)) {
         let sa = self.registry.shared(child);
@@ -156,6 +160,13 @@ impl<B: PacketBuffer> ControlCore<B> {
         self.ike.serve(now, dvipa, false);
         self.ike.forget_address(now, dvipa);
         self.stack.disown_dvipa(dvipa);
+    }
+}
+
+fn seal(now: Instant, child: ChildId, inbound: &InboundShared) {
+    if inbound.seal(now) {
+        let sa = inbound.parameters();
+        info!(dvipa = %child.dvipa, spi = %child.spi, peer = %sa.peer_name, epoch = sa.epoch, "SA sealed");
     }
 }
 
