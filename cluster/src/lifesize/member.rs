@@ -23,7 +23,7 @@ impl Default for MemberTimes {
         Self {
             report_every: Duration::from_secs(10),
             ask_again_after: Duration::from_millis(200),
-            idle_after: Duration::from_secs(60),
+            idle_after: Duration::from_secs(10),
         }
     }
 }
@@ -43,7 +43,7 @@ pub struct MemberLedger {
     said: Report,
     said_at: Instant,
     used_at: Instant,
-    /// Part of the last grant was returned.
+    /// Part of the last grant was asked back.
     is_trimmed: bool,
     /// A ceiling is to be acknowledged, or the last report may be lost.
     must_speak: bool,
@@ -92,14 +92,16 @@ impl MemberLedger {
         Some(ceiling)
     }
 
-    /// What to say to the owner now, if anything: when what it does not know yet is `percentage` of the SA's lifesize,
-    /// when half of the last grant is used, when a ceiling is to be acknowledged, and else rarely.
+    /// What to say to the owner now, if anything: the first that is carried, when what it does not know yet is
+    /// `percentage` of the SA's lifesize, when half of the last grant is used, when a ceiling is to be acknowledged, and
+    /// else rarely.
     #[must_use]
     pub fn poll_report(&mut self, now: Instant, percentage: Percentage) -> Option<Report> {
         let wants = self.wants();
         let since = now.saturating_since(self.said_at);
         let news = self.used.less(self.said.used);
         let is_due = self.must_speak
+            || (self.said.used == Amount::ZERO && news != Amount::ZERO)
             || percentage.is_reached(whole(self.bytes), news.bytes)
             || percentage.is_reached(whole(self.packets), news.packets)
             || (wants && (!self.said.wants || since >= self.times.ask_again_after))
@@ -119,37 +121,44 @@ impl MemberLedger {
         Report { used: self.used, returned: self.returned, ceiling: self.ceiling, wants: self.wants() }
     }
 
-    /// When [`poll_report`](Self::poll_report) has something though nothing more is carried.
+    /// When [`poll_report`](Self::poll_report) or [`poll_return`](Self::poll_return) has something though nothing more
+    /// is carried.
     #[must_use]
     pub fn next_timeout(&self) -> Option<Instant> {
-        if self.report() == self.said && !self.said.wants {
-            return None;
-        }
         let after = if self.wants() { self.times.ask_again_after } else { self.times.report_every };
-        Some(self.said_at + after)
+        let speaks = self.report() != self.said || self.said.wants;
+        let returns = !self.is_trimmed && self.spare() != Amount::ZERO;
+        let speaks_at = speaks.then(|| self.said_at + after);
+        speaks_at.into_iter().chain(returns.then(|| self.used_at + self.times.idle_after)).min()
     }
 
     /// How much of the pool this member can do without: it has long been idle. The caller takes up to so much out of the
     /// pool for good, and tells [`returned`](Self::returned) what it could take. A quarter of the last grant stays, and
-    /// room for a packet.
+    /// room for a packet. Asked once for each grant.
     #[must_use]
-    pub fn poll_return(&self, now: Instant) -> Option<Amount> {
+    pub fn poll_return(&mut self, now: Instant) -> Option<Amount> {
         if self.is_trimmed || now.saturating_since(self.used_at) < self.times.idle_after {
             return None;
         }
+        self.is_trimmed = true;
+        Some(self.spare()).filter(|spare| *spare != Amount::ZERO)
+    }
+
+    /// What is left beyond what an idle half keeps.
+    fn spare(&self) -> Amount {
         let keep = Amount { bytes: self.headroom.bytes / 4, packets: self.headroom.packets / 4 }
             .max(Amount { bytes: PACKET_BYTES_MAX, packets: 1 });
         let limited = |limits: Limits, amount| if limits == Limits::NONE { 0 } else { amount };
         let spare = self.left().less(keep);
-        let spare = Amount { bytes: limited(self.bytes, spare.bytes), packets: limited(self.packets, spare.packets) };
-        (spare != Amount::ZERO).then_some(spare)
+        Amount { bytes: limited(self.bytes, spare.bytes), packets: limited(self.packets, spare.packets) }
     }
 
     /// So much was taken out of the pool, and will never be used here.
     pub fn returned(&mut self, amount: Amount) {
-        self.returned = self.returned.plus(amount.min(self.left()));
-        self.headroom = self.left();
-        self.is_trimmed = true;
+        if amount != Amount::ZERO {
+            self.returned = self.returned.plus(amount.min(self.left()));
+            self.headroom = self.left();
+        }
     }
 
     /// What may still be carried.

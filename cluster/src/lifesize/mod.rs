@@ -7,7 +7,10 @@
 //!
 //! **Promises.** All ceilings together never exceed the hard limit, so neither does what is carried: the overrun is zero
 //! as long as one owner keeps the ledger, whatever reports and grants are lost, repeated or reordered and whoever dies;
-//! [`OwnerLedger::overrun_bound`] says what a change of the owner adds. The soft limit is told before it is carried.
+//! [`OwnerLedger::overrun_bound`] says what a change of the owner adds. The soft limit is told by the report with which it
+//! may be reached, early by what members may leave unreported; late by no more than what was carried while that report
+//! was under way, and at the very latest when nothing is left to grant. What is reported as used never exceeds what was
+//! carried; with what is granted and charged it is never less.
 //! Everything that travels is a total that only grows, so each message may come twice, late, or never.
 //!
 //! **What it never does.** It counts no packet: the data cores do. It lowers no ceiling: a member gives back by saying

@@ -5,7 +5,7 @@ use core::time::Duration;
 use ipsec::lifetime::Limits;
 use ipsec::time::Instant;
 
-use super::{Amount, GrantLimits, PACKET_BYTES_MAX, Refresh, Report};
+use super::{Amount, GrantLimits, PACKET_BYTES_MAX, Percentage, Refresh, Report, whole};
 use crate::id::{Incarnation, MemberId};
 
 /// What the owner grants of one half of one SA, and to whom.
@@ -15,6 +15,8 @@ pub struct OwnerLedger {
     packets: Limits,
     grant_max: Amount,
     members_max: u16,
+    /// A member that carries the SA has no more than this left unreported.
+    unreported: Amount,
     repeat_after: Duration,
     members: Vec<Account>,
     /// What members carried that hold no grants any more.
@@ -109,14 +111,17 @@ pub struct LedgerView {
 }
 
 impl OwnerLedger {
-    /// At an SA's birth. A ceiling that is not acknowledged is told again after `repeat_after`.
+    /// At an SA's birth, of which members leave so much unreported. A ceiling that is not acknowledged is told again
+    /// after `repeat_after`.
     #[must_use]
-    pub fn new(limits: &GrantLimits, repeat_after: Duration) -> Self {
+    pub fn new(limits: &GrantLimits, percentage: Percentage, repeat_after: Duration) -> Self {
+        let unreported = |limits| percentage.of(whole(limits));
         Self {
             bytes: limits.bytes,
             packets: limits.packets,
             grant_max: limits.grant_max,
             members_max: limits.members_max,
+            unreported: Amount { bytes: unreported(limits.bytes), packets: unreported(limits.packets) },
             repeat_after,
             members: Vec::new(),
             closed_used: Amount::ZERO,
@@ -250,8 +255,8 @@ impl OwnerLedger {
         Some(account.ceiling)
     }
 
-    /// Whether what was used, granted and charged has reached the soft limit, or a request could not be filled, so that
-    /// IKE must replace the SA. `true` once.
+    /// Whether what was used, may be used and not yet reported, and was charged, has reached the soft limit, or a request
+    /// could not be filled, so that IKE must replace the SA. `true` once.
     #[must_use]
     pub fn take_soft_reached(&mut self) -> bool {
         let is_news = self.is_soft_reached() && !self.soft_told;
@@ -262,9 +267,9 @@ impl OwnerLedger {
     /// As [`take_soft_reached`](Self::take_soft_reached), each time.
     #[must_use]
     pub fn is_soft_reached(&self) -> bool {
-        let committed = self.committed();
-        let reached = |limits: Limits, committed| limits.soft.is_some_and(|soft| committed >= soft);
-        self.is_short || reached(self.bytes, committed.bytes) || reached(self.packets, committed.packets)
+        let expected = self.expected();
+        let reached = |limits: Limits, expected| limits.soft.is_some_and(|soft| expected >= soft);
+        self.is_short || reached(self.bytes, expected.bytes) || reached(self.packets, expected.packets)
     }
 
     /// What the end of this SA says of its last refresh. Ask when its successor is in use, or it is gone.
@@ -354,6 +359,19 @@ impl OwnerLedger {
         let committed = self.committed();
         let room = |limits: Limits, committed: u64| limits.hard.map_or(u64::MAX, |hard| hard.saturating_sub(committed));
         Amount { bytes: room(self.bytes, committed.bytes), packets: room(self.packets, committed.packets) }
+    }
+
+    /// What may be used by now at most, if members speak when they should: all report their first packet at once.
+    ///
+    /// Not all that is granted: were that counted, an SA whose hard limit is twice its soft one would be replaced when
+    /// a quarter of the soft limit is used.
+    fn expected(&self) -> Amount {
+        let closed = self.closed_used.plus(self.charged);
+        let by_now = |account: &Account| match account.used {
+            Amount::ZERO => Amount::ZERO,
+            used => used.plus(account.left().min(self.unreported)),
+        };
+        self.members.iter().fold(closed, |sum, account| sum.plus(by_now(account)))
     }
 
     /// All that was used, may be used, or counts as used.

@@ -49,6 +49,12 @@ impl Percentage {
         }
     }
 
+    /// The least that is this percentage of the whole; [`u64::MAX`] without a limit.
+    #[must_use]
+    pub fn of(self, whole: Option<u64>) -> u64 {
+        whole.map_or(u64::MAX, |whole| (u128::from(whole) * u128::from(self.0)).div_ceil(10_000) as u64)
+    }
+
     /// Whether so much is this percentage of the whole. Never without a limit.
     #[must_use]
     pub fn is_reached(self, whole: Option<u64>, part: u64) -> bool {

@@ -30,7 +30,7 @@ fn used(bytes: u64, wants: bool) -> Report {
 
 /// 80 MiB soft, 100 MiB hard, two members: 10 MiB for each.
 fn ledger() -> OwnerLedger {
-    OwnerLedger::new(&GrantLimits::new(&lifetime(80 * MIB, 100 * MIB), 2).unwrap(), REPEAT)
+    OwnerLedger::new(&GrantLimits::new(&lifetime(80 * MIB, 100 * MIB), 2).unwrap(), Percentage::START, REPEAT)
 }
 
 fn member_ledger(ceiling: u64, times: MemberTimes) -> MemberLedger {
@@ -58,7 +58,8 @@ fn limits_that_leave_no_room_for_a_packet_are_refused() {
 #[test]
 fn without_limits_everything_is_granted_at_once() {
     let time = TimeLimits { soft: Some(Duration::from_secs(9)), hard: None };
-    let mut ledger = OwnerLedger::new(&GrantLimits::new(&Lifetime { time, ..Lifetime::NONE }, 3).unwrap(), REPEAT);
+    let limits = GrantLimits::new(&Lifetime { time, ..Lifetime::NONE }, 3).unwrap();
+    let mut ledger = OwnerLedger::new(&limits, Percentage::START, REPEAT);
     for member in 0..3 {
         ledger.join(MemberId(member), ONE).unwrap();
         assert_eq!(ledger.ceiling(MemberId(member), ONE), Some(Amount::UNLIMITED));
@@ -97,24 +98,37 @@ fn totals_may_come_twice_late_or_out_of_order() {
     assert_eq!(ledger.used().bytes, 5 * MIB);
 }
 
+/// 100 MiB hard and 2 %: each member that carries the SA leaves up to 2 MiB unreported.
 #[test]
-fn the_soft_limit_is_told_once_when_used_and_granted_reach_it() {
+fn the_soft_limit_is_told_once_when_it_may_be_reached_for_all_that_is_reported() {
     let mut ledger = ledger();
     ledger.join(A, ONE).unwrap();
     ledger.join(B, ONE).unwrap();
-    ledger.handle_want(A, ONE, used(59 * MIB, true)).unwrap();
-    assert!(!ledger.take_soft_reached(), "79 of 80");
-    ledger.handle_want(A, ONE, used(60 * MIB, true)).unwrap();
-    assert!(ledger.take_soft_reached());
+    ledger.handle_want(A, ONE, used(77 * MIB, true)).unwrap();
+    assert!(!ledger.take_soft_reached(), "79 of 80, whatever is granted");
+    ledger.handle_report(B, ONE, used(1, false)).unwrap();
+    assert!(ledger.take_soft_reached(), "two may leave 2 MiB unreported now");
     assert!(!ledger.take_soft_reached());
     assert_eq!(ledger.refresh(), Refresh::InTime);
+}
+
+#[test]
+fn what_a_dead_member_is_charged_brings_the_soft_limit_nearer() {
+    let mut ledger = ledger();
+    ledger.join(A, ONE).unwrap();
+    ledger.join(B, ONE).unwrap();
+    ledger.handle_want(A, ONE, used(68 * MIB, true)).unwrap();
+    ledger.handle_report(B, ONE, used(7 * MIB + MIB / 2, false)).unwrap();
+    assert!(!ledger.take_soft_reached(), "75.5, and 2 may be unreported at each, whatever is granted");
+    ledger.charge(B, ONE);
+    assert!(ledger.take_soft_reached(), "75.5, 2, and 2.5 charged");
 }
 
 #[test]
 fn a_request_that_cannot_be_filled_asks_for_a_refresh_and_an_empty_pool_makes_it_late() {
     let limits = Limits { soft: None, hard: Some(16 * MIB) };
     let limits = GrantLimits::new(&Lifetime { bytes: limits, ..Lifetime::NONE }, 2).unwrap();
-    let mut ledger = OwnerLedger::new(&limits, REPEAT);
+    let mut ledger = OwnerLedger::new(&limits, Percentage::START, REPEAT);
     ledger.join(A, ONE).unwrap();
     ledger.handle_want(A, ONE, used(15 * MIB, true)).unwrap();
     assert!(!ledger.view().is_short, "the last MiB was there");
@@ -209,22 +223,26 @@ fn a_new_owner_goes_on_from_what_members_say_and_charges_the_silent() {
 fn a_member_reports_when_the_percentage_is_reached_and_not_before() {
     let mut member = member_ledger(50 * MIB, MemberTimes::default());
     assert!(member.poll_report(at(0), Percentage::START).is_some(), "acknowledges its first share");
-    member.observe(at(1), bytes(2 * MIB - 1));
+    member.observe(at(1), bytes(1));
+    assert_eq!(member.poll_report(at(1), Percentage::START).unwrap().used, bytes(1), "the first is told at once");
+    member.observe(at(1), bytes(2 * MIB));
     assert_eq!(member.poll_report(at(1), Percentage::START), None);
-    member.observe(at(2), bytes(2 * MIB));
-    assert_eq!(member.poll_report(at(2), Percentage::START).unwrap().used, bytes(2 * MIB));
+    member.observe(at(2), bytes(2 * MIB + 1));
+    assert_eq!(member.poll_report(at(2), Percentage::START).unwrap().used, bytes(2 * MIB + 1));
     assert_eq!(member.poll_report(at(3), Percentage::START), None);
 }
 
 #[test]
-fn what_is_small_is_reported_at_the_slow_timer_and_the_unchanged_not_at_all() {
-    let mut member = member_ledger(50 * MIB, MemberTimes::default());
+fn the_first_use_is_reported_at_once_what_is_small_at_the_slow_timer_and_the_unchanged_not_at_all() {
+    let times = MemberTimes { idle_after: Duration::MAX, ..MemberTimes::default() };
+    let mut member = member_ledger(50 * MIB, times);
     assert!(member.poll_report(at(0), Percentage::START).is_some());
-    assert_eq!(member.next_timeout(), None);
     member.observe(at(5), bytes(100));
-    assert_eq!(member.next_timeout(), Some(at(10_000)));
-    assert_eq!(member.poll_report(at(9_999), Percentage::START), None);
-    assert_eq!(member.poll_report(at(10_000), Percentage::START).unwrap().used, bytes(100));
+    assert_eq!(member.poll_report(at(5), Percentage::START).unwrap().used, bytes(100));
+    member.observe(at(6), bytes(200));
+    assert_eq!(member.next_timeout(), Some(at(10_005)));
+    assert_eq!(member.poll_report(at(10_004), Percentage::START), None);
+    assert_eq!(member.poll_report(at(10_005), Percentage::START).unwrap().used, bytes(200));
     assert_eq!(member.poll_report(at(40_000), Percentage::START), None);
 }
 
@@ -260,14 +278,19 @@ fn an_idle_member_returns_what_it_can_do_without_once_for_each_grant() {
     let mut member = member_ledger(8 * MIB, MemberTimes::default());
     member.observe(at(0), bytes(1));
     assert!(member.poll_report(at(0), Percentage::START).is_some());
-    assert_eq!(member.poll_return(at(59_999)), None);
-    let spare = member.poll_return(at(60_000)).unwrap();
+    assert_eq!(member.next_timeout(), Some(at(10_000)));
+    assert_eq!(member.poll_return(at(9_999)), None);
+    let spare = member.poll_return(at(10_000)).unwrap();
     assert_eq!(spare, bytes(6 * MIB - 1));
-    member.returned(spare);
-    let report = member.poll_report(at(60_000), Percentage::START).unwrap();
-    assert_eq!((report.returned, report.wants), (spare, false));
+    assert_eq!(member.poll_return(at(10_001)), None, "asked once");
+    // A core claimed some of it meanwhile.
+    let taken = spare.less(bytes(500));
+    member.returned(taken);
+    let report = member.poll_report(at(10_000), Percentage::START).unwrap();
+    assert_eq!((report.returned, report.wants), (taken, false));
+    assert_eq!(member.left().bytes, 2 * MIB + 500);
     assert_eq!(member.poll_return(at(200_000)), None);
-    member.observe(at(200_001), bytes(MIB + 1));
+    member.observe(at(200_001), bytes(MIB + 500));
     assert!(member.poll_report(at(200_001), Percentage::START).unwrap().wants);
 }
 

@@ -229,6 +229,27 @@ impl Cache {
         }
     }
 
+    /// Gives back what SAs do not need here that have carried nothing for long.
+    pub fn return_idle(&mut self, cx: &mut Shared, dvipa: core::net::IpAddr) {
+        for &spi in &self.busy {
+            let Some(held) = self.held.get_mut(&spi) else { continue };
+            let (inbound, outbound) = (held.inbound.poll_return(cx.now), held.outbound.poll_return(cx.now));
+            if inbound.or(outbound).is_some() {
+                let [inbound, outbound] = [inbound, outbound].map(|part| part.unwrap_or(Amount::ZERO).pair());
+                cx.actions.push(Action::Withdraw { child: ChildId { dvipa, spi }, inbound, outbound });
+            }
+        }
+    }
+
+    /// So much of an SA will never be used here.
+    pub fn withdrawn(&mut self, spi: Spi, inbound: Amount, outbound: Amount) {
+        if let Some(held) = self.held.get_mut(&spi) {
+            held.inbound.returned(inbound);
+            held.outbound.returned(outbound);
+            self.busy.insert(spi);
+        }
+    }
+
     /// Where numbers come from here.
     pub fn numbers(&self, cx: &mut Shared, at: &At, list: &[NumbersFrom]) {
         for &NumbersFrom { spi, source } in list.iter().filter(|from| self.held.contains_key(&from.spi)) {

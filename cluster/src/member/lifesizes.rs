@@ -3,6 +3,7 @@
 use ipsec::Spi;
 use ipsec::sa::PeerId;
 
+use super::notice::Notice;
 use super::owner::{Child, Owner};
 use super::seam::{Action, DvipaSettings};
 use super::shared::Shared;
@@ -18,13 +19,18 @@ const GRANT_AGAIN_AFTER: core::time::Duration = core::time::Duration::from_milli
 ///
 /// # Errors
 /// [`GrantTooSmall`] if the limits of the SA are too near to each other for so many members.
-pub(super) fn ledgers(sa: &ShadowSa, settings: &DvipaSettings) -> Result<([OwnerLedger; 2], u64), GrantTooSmall> {
+pub(super) fn ledgers(
+    sa: &ShadowSa,
+    settings: &DvipaSettings,
+    percentage: Percentage,
+) -> Result<([OwnerLedger; 2], u64), GrantTooSmall> {
     // All targets and the owner, and one start of one of them that is coming while another is going.
     let members_max = settings.targets.len() as u16 + 2;
     let inbound = GrantLimits::new(&sa.child.inbound.lifetime, members_max)?;
     let outbound = GrantLimits::new(&sa.child.outbound.lifetime, members_max)?;
     let grant_max = inbound.grant_max.bytes.max(outbound.grant_max.bytes);
-    Ok(([OwnerLedger::new(&inbound, GRANT_AGAIN_AFTER), OwnerLedger::new(&outbound, GRANT_AGAIN_AFTER)], grant_max))
+    let ledger = |limits| OwnerLedger::new(limits, percentage, GRANT_AGAIN_AFTER);
+    Ok(([ledger(&inbound), ledger(&outbound)], grant_max))
 }
 
 impl Owner {
@@ -92,7 +98,9 @@ impl Owner {
                 }
                 if ledger.take_soft_reached() && !core::mem::replace(&mut child.is_rekey_asked, true) {
                     *refreshes += 1;
-                    cx.actions.push(Action::Rekey(crate::id::ChildId { dvipa, spi }));
+                    let id = crate::id::ChildId { dvipa, spi };
+                    cx.notice(Notice::Worn { child: id, epoch, is_inbound, used: ledger.used() });
+                    cx.actions.push(Action::Rekey(id));
                 }
             }
             child.ledgers.iter().any(|ledger| ledger.next_timeout().is_some())
@@ -104,7 +112,12 @@ impl Owner {
         }
     }
 
-    /// How much of the lifesize of a peer's new SA may go unreported.
+    /// How much of the lifesize of a peer's next SA may go unreported.
+    pub fn percentage_of(&self, peer: PeerId) -> Percentage {
+        self.peers.get(&peer).map(|known| known.1).unwrap_or_default()
+    }
+
+    /// The same, of an SA that there is now.
     pub fn meet_peer(&mut self, peer: PeerId) -> Percentage {
         let (sas, percentage) = self.peers.entry(peer).or_default();
         *sas += 1;

@@ -4,6 +4,7 @@ use core::fmt;
 use core::net::IpAddr;
 
 use crate::id::{ChildId, Epoch, Incarnation, MemberId};
+use crate::lifesize::Amount;
 
 /// Something that an operator should find in the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,6 +80,17 @@ pub enum Notice {
         /// How many.
         sas: usize,
     },
+    /// Half of an SA has come to its soft limit, by what members have reported.
+    Worn {
+        /// Which SA.
+        child: ChildId,
+        /// In which epoch.
+        epoch: Epoch,
+        /// Whether it is the inbound half.
+        is_inbound: bool,
+        /// What was reported as carried.
+        used: Amount,
+    },
     /// A target drains, or no more.
     Drains {
         /// Of which address.
@@ -153,6 +165,10 @@ impl fmt::Display for Notice {
             }
             Notice::Sealed { dvipa, epoch, sas } => {
                 write!(f, "{dvipa} epoch {epoch}: {sas} SAs are sealed and rekeyed")
+            }
+            Notice::Worn { child, epoch, is_inbound, used: Amount { bytes, packets } } => {
+                let half = if *is_inbound { "inbound" } else { "outbound" };
+                write!(f, "SA {child} epoch {epoch}: {bytes} bytes in {packets} packets {half}, it is to be replaced")
             }
             Notice::Drains { dvipa, epoch, target, on: true } => {
                 write!(f, "{dvipa} epoch {epoch}: target {target} drains")

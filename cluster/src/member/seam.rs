@@ -198,6 +198,16 @@ pub enum Action {
         /// Inner bytes and packets outbound.
         outbound: (u64, u64),
     },
+    /// Take up to so much out of what the halves of an SA may carry here, as far as no core has claimed it. Answer with
+    /// [`Told::Withdrawn`].
+    Withdraw {
+        /// Which SA.
+        child: ChildId,
+        /// Inner bytes and packets inbound.
+        inbound: (u64, u64),
+        /// Inner bytes and packets outbound.
+        outbound: (u64, u64),
+    },
     /// Where the numbers of an SA's outbound half come from on this appliance, from now on.
     Numbers {
         /// Which SA.
@@ -374,6 +384,15 @@ pub enum Told {
         target: MemberId,
         /// Whether it drains.
         on: bool,
+    },
+    /// So much was taken out for good, and is carried by no core any more.
+    Withdrawn {
+        /// Of which SA.
+        child: ChildId,
+        /// Inner bytes and packets inbound.
+        inbound: (u64, u64),
+        /// Inner bytes and packets outbound.
+        outbound: (u64, u64),
     },
     /// What the SAs have carried here so far; told many times a second, changed SAs only.
     Use(Vec<SaUse>),

@@ -7,6 +7,7 @@ use super::dvipa::Dvipa;
 use super::seam::{EntryKey, SaUse, Told};
 use super::shared::Shared;
 use crate::id::{ChildId, Incarnation, MemberId};
+use crate::lifesize::Amount;
 use crate::message::{Body, SERVICES_MAX};
 
 /// Most wishes that wait for an owner.
@@ -74,6 +75,12 @@ impl Member {
                 self.with_owner(dvipa, |own, cx| own.count_connections(cx, target, count));
             }
             Told::Drain { target, on } => self.wish(target, on),
+            Told::Withdrawn { child, inbound, outbound } => {
+                if let Some(dvipa) = self.dvipas.get_mut(&child.dvipa) {
+                    dvipa.cache.withdrawn(child.spi, Amount::of(inbound), Amount::of(outbound));
+                    dvipa.report_use(&mut self.cx);
+                }
+            }
             Told::Use(list) => self.used(&list),
         }
     }

@@ -38,7 +38,8 @@ impl Owner {
         // Any number that the counter has passed would do: senders near it share no id, whichever it is.
         sa.born_at = sa.born_at.max(cx.senders);
         let order = self.order + 1;
-        let Ok((ledgers, grant_bytes_max)) = ledgers(&sa, settings) else {
+        let percentage = self.percentage_of(sa.child.inbound.peer);
+        let Ok((ledgers, grant_bytes_max)) = ledgers(&sa, settings, percentage) else {
             cx.refuse(child, "its soft and hard limits are too near to each other for so many targets");
             return;
         };

@@ -80,6 +80,7 @@ impl Dvipa {
 
     /// What is looked through now and then.
     fn look_through(&mut self, cx: &mut Shared) {
+        self.cache.return_idle(cx, self.settings.address);
         self.report_use(cx);
         self.listen_to_owner(cx);
         if let Some(own) = &mut self.own {

@@ -15,6 +15,8 @@
 //!   the SA should have been replaced; and `chunk ≤ hard ⁄ (64 × cores)`, so the soft limit is at most 1⁄64 early. A
 //!   chunk is never less than what the packet at hand needs.
 //!
+//! - What is [withdrawn](Lifesize::withdraw) from a granted lifesize was claimed by nobody, and never will be.
+//!
 //! **What it never does.** It takes nothing from another core's share; an idle core gives its own back.
 
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -118,6 +120,17 @@ impl Lifesize {
         }
     }
 
+    /// Takes up to so many inner bytes and packets out of a granted lifesize for good: as much as no core has claimed, and
+    /// no core will. Whoever granted that may grant it elsewhere. Returns what was taken; the ceiling stays, what was
+    /// taken counts as claimed. Nothing of a lifesize that is not granted.
+    #[must_use]
+    pub fn withdraw(&self, bytes: u64, packets: u64) -> (u64, u64) {
+        if !self.is_granted {
+            return (0, 0);
+        }
+        (self.bytes.withdraw(bytes), self.packets.withdraw(packets))
+    }
+
     /// How many inner bytes and packets it may carry in all by now: its hard limits, or what was granted.
     #[must_use]
     pub fn ceiling(&self) -> (u64, u64) {
@@ -130,7 +143,7 @@ impl Lifesize {
         self.is_granted
     }
 
-    /// How much was claimed: inner bytes and packets, spent or held by a core. Zero where there is no limit.
+    /// How much was claimed: inner bytes and packets, spent, held by a core, or withdrawn. Zero where there is no limit.
     #[must_use]
     pub fn claimed(&self) -> (u64, u64) {
         (self.bytes.claimed.load(Ordering::Relaxed), self.packets.claimed.load(Ordering::Relaxed))
@@ -230,17 +243,24 @@ impl Pool {
         if !self.is_counted {
             return Ok(u64::MAX);
         }
+        self.take(|room| (need <= room).then(|| need.max(self.chunk.min(room / self.claimants)))).ok_or(Dry)
+    }
+
+    /// Claims for nobody what nobody has claimed, up to so much.
+    fn withdraw(&self, most: u64) -> u64 {
+        self.take(|room| Some(room.min(most)).filter(|&part| part > 0)).unwrap_or(0)
+    }
+
+    /// Claims what `part` makes of the room that is left; nothing if it makes nothing of it.
+    fn take(&self, part: impl Fn(u64) -> Option<u64>) -> Option<u64> {
         let mut claimed = self.claimed.load(Ordering::Relaxed);
         loop {
             // What is claimed lies below some ceiling that was; an older one than the newest only makes room seem less.
             let room = self.ceiling.load(Ordering::Relaxed).saturating_sub(claimed);
-            if need > room {
-                return Err(Dry);
-            }
-            let claim = need.max(self.chunk.min(room / self.claimants));
+            let claim = part(room)?;
             // Relaxed is enough: the counter alone carries the promise, and it changes only by whole exchanges.
             match self.claimed.compare_exchange_weak(claimed, claimed + claim, Ordering::Relaxed, Ordering::Relaxed) {
-                Ok(_) => return Ok(claim),
+                Ok(_) => return Some(claim),
                 Err(now) => claimed = now,
             }
         }

@@ -33,6 +33,8 @@ pub struct Appliance {
     pub buried: Vec<EntryKey>,
     pub verified: Vec<EntryKey>,
     pub ceilings: BTreeMap<ChildId, Ceiling>,
+    /// Inbound bytes that were taken out of the pool.
+    pub withdrawn: BTreeMap<ChildId, Vec<u64>>,
     pub marks: BTreeMap<ChildId, u64>,
     pub sources: BTreeMap<ChildId, NumberSource>,
     pub leases: Vec<(u64, u64)>,
@@ -78,6 +80,12 @@ impl Appliance {
             Action::Bury(entries) => self.buried.extend(entries),
             Action::Ceiling { child, inbound, outbound } => {
                 self.ceilings.insert(child, (inbound, outbound));
+            }
+            Action::Withdraw { child, inbound, outbound } => {
+                // Whatever is asked, a core has claimed the last byte of it meanwhile.
+                let inbound = (inbound.0.saturating_sub(1), inbound.1);
+                self.withdrawn.entry(child).or_default().extend((inbound.0 > 0).then_some(inbound.0));
+                self.told.push_back((after, Told::Withdrawn { child, inbound, outbound }));
             }
             Action::Numbers { child, source } => {
                 self.sources.insert(child, source);

@@ -43,6 +43,15 @@ impl<B: PacketBuffer> ControlCore<B> {
                     outbound.lifesize().raise(of_outbound.0, of_outbound.1);
                 });
             }
+            Action::Withdraw { child, inbound, outbound } => {
+                let mut taken = ((0, 0), (0, 0));
+                self.with_shared(child, |of_inbound, of_outbound| {
+                    taken.0 = of_inbound.lifesize().withdraw(inbound.0, inbound.1);
+                    taken.1 = of_outbound.lifesize().withdraw(outbound.0, outbound.1);
+                });
+                let (inbound, outbound) = taken;
+                cluster.member.handle_told(now, Told::Withdrawn { child, inbound, outbound });
+            }
             Action::Mark { child, below } => self.with_shared(child, |_, outbound| outbound.raise_mark(below)),
             Action::Forget { ticket, entries, target } => {
                 self.cores.tell_all(|| Command::ForgetEntries { entries: entries.clone(), target });

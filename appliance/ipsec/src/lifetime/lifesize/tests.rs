@@ -191,7 +191,27 @@ fn no_core_claims_a_whole_grant_that_others_need_too() {
     assert_eq!(lifesize.claimed().0, 1_000 + 750 + 562 + 422);
 }
 
-/// Cores that spend at once while their grants grow: what they have spent so far never exceeds what was granted so far.
+#[test]
+fn only_what_no_core_has_claimed_is_withdrawn_and_nobody_has_it_then() {
+    let lifesize = Lifesize::granted(2, 400);
+    lifesize.raise(1_000, 10);
+    let mut share = LifesizeShare::new();
+    assert_eq!(share.spend(&lifesize, 100), Ok(Spent::Within));
+    assert_eq!(lifesize.claimed(), (400, 1), "a chunk, of which 300 are not spent yet");
+    assert_eq!(lifesize.withdraw(500, 0), (500, 0));
+    assert_eq!(lifesize.withdraw(500, 100), (100, 9), "no more than there is");
+    assert_eq!(lifesize.withdraw(1, 1), (0, 0));
+    assert_eq!((lifesize.ceiling(), lifesize.claimed()), ((1_000, 10), (1_000, 10)));
+    assert_eq!(share.spend(&lifesize, 300), UNGRANTED, "its packet is gone");
+    lifesize.raise(1_000, 11);
+    assert_eq!(share.spend(&lifesize, 300), Ok(Spent::Within), "what it had claimed is its own");
+    assert_eq!(share.spend(&lifesize, 1), UNGRANTED);
+    let limited = Lifesize::new(&lifetime(Some(50), Some(100)), 1);
+    assert_eq!((limited.withdraw(10, 10), limited.claimed()), ((0, 0), (0, 0)));
+}
+
+/// Cores that spend at once while their grants grow, and something is withdrawn: what they have spent so far and what
+/// was withdrawn never exceed together what was granted so far.
 fn race(cores: u16, chunk_bytes: u64, grants: &[(u64, u64)]) -> (u64, u64) {
     let lifesize = Lifesize::granted(cores, chunk_bytes);
     let (spent_bytes, spent_packets) = (AtomicU64::new(0), AtomicU64::new(0));
@@ -218,17 +238,20 @@ fn race(cores: u16, chunk_bytes: u64, grants: &[(u64, u64)]) -> (u64, u64) {
         }
         share.give_back(&lifesize);
     };
+    let mut withdrawn = (0, 0);
     thread::scope(|scope| {
         (0..u64::from(cores)).for_each(|core| drop(scope.spawn(move || run(core))));
         for (bytes, packets) in grants {
             lifesize.raise(*bytes, *packets);
             thread::yield_now();
+            let (bytes, packets) = lifesize.withdraw(bytes / 8, packets / 8);
+            withdrawn = (withdrawn.0 + bytes, withdrawn.1 + packets);
         }
         is_over.store(true, Ordering::SeqCst);
     });
-    let spent = (spent_bytes.into_inner(), spent_packets.into_inner());
-    assert_eq!(lifesize.claimed(), spent, "what was not spent was given back");
-    spent
+    let used = (spent_bytes.into_inner() + withdrawn.0, spent_packets.into_inner() + withdrawn.1);
+    assert_eq!(lifesize.claimed(), used, "what was neither spent nor withdrawn was given back");
+    used
 }
 
 #[test]
