@@ -412,3 +412,6 @@ impl Registry {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

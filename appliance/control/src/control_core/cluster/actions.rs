@@ -29,9 +29,7 @@ impl<B: PacketBuffer> ControlCore<B> {
             Action::TargetsChanged => self.give_tables(cluster),
             Action::Install(shadow) => self.install_shadow(now, *shadow, cluster),
             Action::Prefer(child) => {
-                if let Some(id) = self.registry.shared(child).map(|sa| sa.id) {
-                    self.registry.prefer(id, &mut self.cores);
-                }
+                self.registry.send_first(child, window_of(cluster, child.dvipa), &mut self.cores);
             }
             Action::Remove { child, lingers, why } => self.remove_shadow(now, child, lingers, why, cluster),
             Action::MovePeer { peer, dvipa, remote, children } => self.follow_peer(peer, remote, dvipa, children),
@@ -94,6 +92,7 @@ impl<B: PacketBuffer> ControlCore<B> {
         let child = shadow.id();
         let (peer, epoch) = (shadow.child.inbound.peer_name.clone(), shadow.child.inbound.epoch);
         let (name, usage, replaces) = (shadow.child.inbound.name.clone(), shadow.usage, shadow.replaces);
+        let is_sibling = shadow.sibling_of.is_some();
         let id = match self.registry.admit_shadow(shadow, self.stack.routes()) {
             Ok(id) => id,
             Err(why) => {
@@ -102,7 +101,8 @@ impl<B: PacketBuffer> ControlCore<B> {
             }
         };
         info!(dvipa = %child.dvipa, spi = %child.spi, child = %name, %peer, epoch, "SA of the cluster installed");
-        self.registry.install_inbound(id, usage == Use::InReserve, &mut self.cores);
+        // Its first packet proves a sibling, too: nobody sends on it before.
+        self.registry.install_inbound(id, usage == Use::InReserve || is_sibling, &mut self.cores);
         let sending = match usage {
             Use::First => Some(Sending::First),
             Use::InReserve => Some(Sending::InReserve),

@@ -10,9 +10,9 @@ use datapath::mailbox::{Command, SaName};
 use datapath::routes::RouteTable;
 use ipsec::inbound::InboundShared;
 use ipsec::outbound::OutboundShared;
-use ipsec::sa::PeerId;
+use ipsec::sa::{PeerId, SaParameters};
 
-use super::{Registered, Registry, RegistryError};
+use super::{Registered, Registry, RegistryError, Sending};
 use crate::control_core::cores::Cores;
 
 /// A core claims this part of what an SA may carry beyond its use at once, so that many cores can share a grant.
@@ -67,6 +67,25 @@ impl Registry {
         let (peer, spi) = (half.shared.parameters().peer, half.shared.parameters().spi);
         let child = child.spi;
         cores.tell_all(|| Command::SetNumbers { peer, spi, child, source, window_packets });
+    }
+
+    /// This member is to send on an SA before all others of its peer. What it received on only until now, a sibling, gets
+    /// its outbound half by this, and its numbers, which found no such half when they were told.
+    pub(in crate::control_core) fn send_first<B>(&mut self, child: ChildId, window_packets: u32, cores: &mut Cores<B>) {
+        let Some(registered) = self.shared(child).filter(|sa| sa.closing.is_none() && !sa.receives_only) else {
+            return;
+        };
+        let Some(half) = &registered.outbound else { return };
+        let SaParameters { peer, spi, .. } = *half.shared.parameters();
+        let (id, sending, numbers) = (registered.id, registered.sending, registered.numbers);
+        if sending != Sending::No {
+            self.sas.get_mut(&id).into_iter().for_each(|sa| sa.sending = Sending::First);
+            return cores.tell_all(|| Command::PreferOutbound { peer, spi });
+        }
+        self.install_outbound(id, Sending::First, cores);
+        if let Some(source) = numbers {
+            self.set_numbers(child, source, window_packets, cores);
+        }
     }
 
     /// Nothing is sent on an SA's outbound half from now on: it waits for leases that nobody gives.
