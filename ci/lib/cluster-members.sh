@@ -36,10 +36,10 @@ cluster_secrets() {
     for client in "$@"; do secret_make "$(node_dir d1)/$client.psk"; done
 }
 
-# member_configure MEMBER PROCESSING SEQUENCE CLIENT…
+# member_configure MEMBER PROCESSING SEQUENCE PROTECT CLIENT…
 member_configure() {
-    local member=$1 processing=$2 sequence=$3 kind=target client connections='' secrets='' file
-    shift 3
+    local member=$1 processing=$2 sequence=$3 protect=$4 kind=target client connections='' secrets='' file
+    shift 4
     file=$(node_dir "$member")/phalanx.yaml
     if [[ $member == d1 ]]; then kind=distributor; fi
     for client in "$@"; do
@@ -51,7 +51,7 @@ member_configure() {
         awk -v connections="$connections" -v secrets="$secrets" \
             '/@CONNECTIONS@/ { printf "%s", connections; next } /@SECRETS@/ { printf "%s", secrets; next } { print }' |
         sed -e "s|@MEMBER@|$member|g" -e "s|@DATA@|${cluster_cores:-0}|" -e "s|@QPAIRS@|${cluster_qpairs:-}|g" \
-            -e "s|@PROCESSING@|$processing|" -e "s|@SEQUENCE@|$sequence|" \
+            -e "s|@PROCESSING@|$processing|" -e "s|@SEQUENCE@|$sequence|" -e "s|@PROTECT@|$protect|" \
             -e "s|@NETWORK@|${cluster_network[$member]}|" -e "s|@TRUSTED@|${cluster_trusted[$member]}|" \
             -e "s|@INSIDE@|${cluster_inside[$member]:-}|" -e "s|@WEB@|${cluster_web[$member]:-}|" >"$file"
     chmod 600 "$file"

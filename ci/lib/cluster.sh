@@ -9,10 +9,10 @@ cluster_room_mb=800
 cluster_results=()
 cluster_targets='[]'
 
-# cluster_run JSON KEEP PROCESSING SEQUENCE
+# cluster_run JSON KEEP PROCESSING SEQUENCE PROTECT
 cluster_run() {
     local json=$1 keep=$2 begin=$SECONDS
-    cluster_processing=$3 cluster_sequence=$4
+    cluster_processing=$3 cluster_sequence=$4 cluster_protect=$5
     lock_take
     trap 'cluster_end "$?" '"${keep:-no}" EXIT
     trap 'warn "failed at ${BASH_SOURCE[0]##*/}:$LINENO: $BASH_COMMAND"' ERR
@@ -23,6 +23,7 @@ cluster_run() {
     local client
     for client in "${cluster_clients[@]}"; do cluster_client "$client"; done
     cluster_spread
+    cluster_trusted
     cluster_lifesize
     cluster_drain
     cluster_books
@@ -100,17 +101,19 @@ cluster_members_up() {
     etcd_start
     cluster_secrets "${cluster_clients[@]}"
     for member in "${cluster_members[@]}"; do
-        member_configure "$member" "$cluster_processing" "$cluster_sequence" "${cluster_clients[@]}"
+        member_configure "$member" "$cluster_processing" "$cluster_sequence" "$cluster_protect" "${cluster_clients[@]}"
         member_start "$member"
     done
     wait_until 20 cluster_ready || die "the targets are not ready: $(member_show d1 targets)"
     say "$(member_phalanx d1 version --json | jq -r '"phalanx \(.version)"'), processing at the $cluster_processing," \
-        "outbound numbers: $cluster_sequence"
+        "outbound numbers: $cluster_sequence, frames protected by: $cluster_protect"
     member_phalanx d1 show cluster | sed 's/^/   /'
     member_phalanx d1 show targets | sed 's/^/   /'
     good "the cluster stands after $(seconds_since "$begin") s"
     # Whose frames carry the answers: the wire between the appliances and the router.
     capture_start router phalanx "$(node_dir router)/wire.pcap" -s 96
+    # What goes between d1 and the others.
+    capture_start trunk d1 "$(node_dir trunk)/wire.pcap" -s 256
 }
 
 # cluster_client NAME — connect, download over and over, compare.
@@ -210,6 +213,25 @@ cluster_spread() {
     else
         good "every answer went straight from its target to the client"
     fi
+}
+
+# cluster_trusted — what the trusted wire shows of the frames between members: GRE, or nothing but ESP.
+cluster_trusted() {
+    step "Between the members"
+    local file gre esp
+    file=$(node_dir trunk)/wire.pcap
+    capture_stop "$file" || wrong "the capture has holes or ended early, so it proves nothing: $(cat "$file.log")"
+    gre=$(capture_count "$file" "ip proto 47 or udp port 4754") esp=$(capture_count "$file" "ip proto 50")
+    case $cluster_protect in
+    esp)
+        if ((esp == 0 || gre > 0)) || capture_holds "$file" "$one_path"; then
+            wrong "$gre frames in the clear, $esp in ESP, where all should be in ESP"
+        else
+            good "on the trusted wire $esp frames in ESP, and not one in the clear"
+        fi
+        ;;
+    *) if ((gre > 0 && esp == 0)); then good "$gre frames in GRE"; else wrong "$gre frames in GRE, $esp in ESP"; fi ;;
+    esac
 }
 
 # cluster_lifesize — what the targets carried comes back, and IKE refreshes by it.

@@ -17,6 +17,27 @@ pub enum Encapsulation {
     GreInUdp,
 }
 
+/// What protects the frames between members beyond the wire itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Protection {
+    /// Nothing: the wire joins the appliances and nobody else.
+    #[default]
+    None,
+    /// ESP, with keys from the members' XCF sessions, see [`crate::protection`].
+    Esp,
+}
+
+impl Protection {
+    /// The configuration's word for it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Protection::None => "none",
+            Protection::Esp => "esp",
+        }
+    }
+}
+
 /// Where the IPsec work of a DVIPA is done (DESIGN §3). Fixed at an SA's birth.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub enum Processing {
@@ -47,6 +68,8 @@ pub struct Fabric {
     pub incarnation: Incarnation,
     /// How frames travel.
     pub encapsulation: Encapsulation,
+    /// What protects them. A frame that is protected otherwise is refused.
+    pub protection: Protection,
     /// Every member, this one included, by number.
     pub members: Vec<FabricMember>,
     /// Every DVIPA that this appliance owns or is a target of, by address.

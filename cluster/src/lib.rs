@@ -19,6 +19,7 @@ pub mod id;
 pub mod lifesize;
 pub mod member;
 pub mod message;
+pub mod protection;
 pub mod sequence;
 pub mod shadow;
 pub mod shadow_codec;

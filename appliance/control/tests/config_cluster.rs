@@ -6,10 +6,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use cluster::dpt::Method;
-use cluster::fabric::{Encapsulation, Processing};
+use cluster::fabric::{Encapsulation, Processing, Protection};
 use cluster::id::MemberId;
 use cluster::member::SequencePolicy;
-use control::config::{Config, ConfigError, Protect, Refusal, Role, SecretBytes};
+use control::config::{Config, ConfigError, Refusal, Role, SecretBytes};
 
 /// A member of a cluster of three, line by line as the tests count them.
 const RIGHT: &str = "\
@@ -71,7 +71,7 @@ fn a_member_knows_the_others_and_its_own_place() {
     assert_eq!((&*cluster.name, cluster.me, cluster.port), ("lab", MemberId(1), 2));
     let members: Vec<_> = cluster.members.iter().map(|member| (member.id.0, &*member.name)).collect();
     assert_eq!(members, [(1, "d1"), (2, "t1"), (3, "t2")]);
-    assert_eq!((cluster.encapsulation, cluster.protect), (Encapsulation::Gre, Protect::None));
+    assert_eq!((cluster.encapsulation, cluster.protection), (Encapsulation::Gre, Protection::None));
     assert_eq!(cluster.facility.endpoints, ["http://192.0.2.7:2379"]);
     assert_eq!(*cluster.facility.wrap_key, [0x5a; 32]);
     assert_eq!((cluster.silence, cluster.shadow_patience), (Duration::from_secs(3), Duration::from_millis(500)));
@@ -91,7 +91,7 @@ fn every_word_of_a_cluster_is_taken_as_meant() {
         right_but("  facility", "  trusted: {encapsulation: gre-in-udp, protect: none}\n  silence: 5s\n  facility");
     let config = parse(&(text + more)).unwrap();
     let (cluster, dvipa) = (config.cluster.unwrap(), &config.dvipas[0]);
-    assert_eq!((cluster.encapsulation, cluster.protect), (Encapsulation::GreInUdp, Protect::None));
+    assert_eq!((cluster.encapsulation, cluster.protection), (Encapsulation::GreInUdp, Protection::None));
     assert_eq!(cluster.silence, Duration::from_secs(5));
     assert_eq!(dvipa.processing, Processing::Distributor);
     assert_eq!(dvipa.outbound_sequence, SequencePolicy::ViaDistributor);
@@ -157,10 +157,29 @@ fn hostile_42_dvipas_that_nobody_could_serve() {
 
 #[test]
 fn hostile_42_what_does_not_work_yet_is_refused_and_not_ignored() {
-    let esp = right_but("  facility", "  trusted: {protect: esp}\n  facility");
-    assert_refused(&esp, 9, "`esp`", "none");
     let blocks = right_but("    owners: [d1]\n", "    owners: [d1]\n    outbound_sequence: leased-blocks\n");
     assert_refused(&blocks, 18, "`leased-blocks`", "auto, sequencer, via-distributor");
+}
+
+#[test]
+fn protected_frames_need_more_room_and_no_udp() {
+    let esp = |words: &str| right_but("  facility", &format!("  trusted: {{{words}protect: esp}}\n  facility"));
+    assert_eq!(parse(&esp("")).unwrap().cluster.unwrap().protection, Protection::Esp);
+    assert_refused(
+        &esp("encapsulation: gre-in-udp, "),
+        9,
+        "`gre-in-udp`, with `protect: esp`",
+        "gre: ESP hides the ports",
+    );
+    let narrow = esp("").replace("mtu: 1700", "mtu: 1640");
+    assert_refused(
+        &narrow,
+        3,
+        "an MTU of 1640",
+        "an MTU of 1641 at least: that of the network ports and 141 for GRE in ESP",
+    );
+    let unknown = right_but("  facility", "  trusted: {protect: tls}\n  facility");
+    assert_refused(&unknown, 9, "`tls`", "none, esp");
 }
 
 #[test]

@@ -84,6 +84,10 @@ impl<Q: PortQueue> DataCore<Q> {
                 Some(Event::Connections { page, next })
             }
             Command::Fabric(fabric) => self.take_fabric(fabric, now),
+            Command::FrameKeys { keys, engine } => {
+                let part = self.part.as_mut()?;
+                part.guard.learn(now, *keys, engine).map(|expired| retired(Retired::FrameKeys(expired)))
+            }
             Command::Dpt(tables) => self.take_dpt(tables),
             Command::ForgetEntries { entries, target } => Some(self.forget_entries(entries, target)),
             Command::Verify(keys) => Some(self.verify(keys, now)),

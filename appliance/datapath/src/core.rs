@@ -143,7 +143,7 @@ impl<Q: PortQueue> DataCore<Q> {
     /// first [`Command::Fabric`](crate::mailbox::Command::Fabric) on.
     #[must_use]
     pub fn joining(mut self, capacity: ClusterCapacity) -> Self {
-        self.part = Some(Box::new(Part::new(capacity, self.seed)));
+        self.part = Some(Box::new(Part::new(capacity, self.seed, (self.handover.own(), self.handover.cores()))));
         self
     }
 
@@ -189,6 +189,7 @@ impl<Q: PortQueue> DataCore<Q> {
             match packet {
                 Handed::Esp(packet) => esp.push(packet),
                 Handed::Frame { frame, sender, start } => frames.extend(self.take_handed_frame(frame, sender, start)),
+                Handed::Protected { frame, sender, start } => self.open_protected(frame, sender, start, &mut frames),
                 Handed::Checked(packet) => self.route_checked(packet, now),
                 Handed::Inner(packet) => self.deliver_handed_over(packet, now),
                 Handed::Plain(packet) => plain.push(packet),

@@ -104,6 +104,11 @@ drop_reasons! {
     FrameWrongRole "frame_wrong_role" Suspicious "A frame is of a kind that its sender may not send, or that is not for this member.";
     FrameOtherIncarnation "frame_other_incarnation" Expected "A frame is for, or from, another start of the target than the one that runs.";
     FrameStaleSerial "frame_stale_serial" Expected "A frame was sent before the owner knew of connections that this target has given up.";
+    FrameUnprotected "frame_unprotected" Suspicious "A frame came in the clear where frames are to be protected: the members' configurations differ, or somebody else is on the wire.";
+    FrameProtected "frame_protected" Suspicious "A protected frame came to a member that is configured to protect none; the members' configurations differ.";
+    FrameKeyless "frame_keyless" Expected "There are no keys for the frame: no session with the member yet, or the frame is of one that is over.";
+    FrameForged "frame_forged" Suspicious "A protected frame does not verify under the key that its sender has.";
+    FrameReplayed "frame_replayed" Suspicious "A protected frame came once more, or too late to tell whether it does.";
     FrameNested "frame_nested" Suspicious "A frame holds a packet for a member's own address.";
     FrameSa "frame_sa" Expected "A frame names an SA that this member does not have, yet or any more.";
     NotOwner "not_owner" Expected "A client's packet came to a member that does not own its address now.";

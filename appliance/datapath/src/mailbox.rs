@@ -15,9 +15,11 @@ use cluster::dpt::Tables;
 use cluster::fabric::Fabric;
 use cluster::id::MemberId;
 use cluster::member::{EntryKey, NumberSource};
+use cluster::protection::{Expired, SessionKeys};
 use cluster::vcrt::Route;
 use core::net::{IpAddr, SocketAddr};
 use ipsec::Spi;
+use ipsec::engine::Engine;
 use ipsec::iv::IvGenerator;
 use ipsec::sa::{Direction, PeerId, SaParameters};
 use rtrb::{Consumer, Producer, RingBuffer};
@@ -119,6 +121,13 @@ pub enum Command {
     },
     /// Route by this view of the cluster from now on. Ignored by a core that was not made to join one.
     Fabric(Arc<Fabric>),
+    /// Protect frames to and from a member with these keys from now on.
+    FrameKeys {
+        /// Of a new session with it.
+        keys: Box<SessionKeys>,
+        /// What encrypts.
+        engine: Engine,
+    },
     /// Choose targets for new connections from these tables from now on.
     Dpt(Arc<Tables>),
     /// As the owner: forget that this target has these connections.
@@ -267,6 +276,8 @@ pub enum Retired {
     Ivs(Box<IvGenerator>),
     /// A former view of the cluster, or one that the core has no use for.
     Fabric(Arc<Fabric>),
+    /// The keys of a session that is over.
+    FrameKeys(Expired),
     /// Former tables of targets, or some that the core has no use for.
     Dpt(Arc<Tables>),
     /// What a command named.

@@ -207,7 +207,7 @@ impl<Q: PortQueue> DataCore<Q> {
         }
     }
 
-    fn ask_for_ivs(&mut self, error: OutboundError) {
+    pub(crate) fn ask_for_ivs(&mut self, error: OutboundError) {
         if matches!(error, OutboundError::IvExhausted | OutboundError::SenderTooFar) && !self.ivs_wanted {
             self.ivs_wanted = self.mailbox.events.push(Event::IvsWanted).is_ok();
         }
@@ -233,7 +233,7 @@ fn encapsulate<B: PacketBuffer>(
 }
 
 /// What an SA refuses a packet for, in the words of this appliance's drops.
-fn reason_of(error: OutboundError) -> DropReason {
+pub(crate) fn reason_of(error: OutboundError) -> DropReason {
     match error {
         OutboundError::HardLimit | OutboundError::SequenceExhausted => DropReason::LifesizeHard,
         OutboundError::Ungranted => DropReason::LifesizeUngranted,

@@ -235,6 +235,15 @@ pub enum Handed<B> {
         /// Where its IP packet begins.
         start: u16,
     },
+    /// From another member and protected; to be opened by the core of its lane.
+    Protected {
+        /// The whole Ethernet frame.
+        frame: B,
+        /// Which member sent it, by its address.
+        sender: MemberId,
+        /// Where its IP packet begins.
+        start: u16,
+    },
     /// Out of its SA; to be delivered by the core of its connection.
     Inner(ConnectionPacket<B>),
     /// To be given an SA by the core that owns its connection.

@@ -26,6 +26,7 @@ fn names(bench: &Bench) -> Vec<(usize, SaName)> {
         | Retired::Ivs(_)
         | Retired::Fabric(_)
         | Retired::Dpt(_)
+        | Retired::FrameKeys(_)
         | Retired::Keys(_) => None,
     };
     bench.retired.iter().filter_map(|(core, what)| Some((*core, name(what)?))).collect()

@@ -12,6 +12,7 @@ mod chaos;
 mod cluster_chaos;
 mod cluster_hostile;
 mod cluster_numbers;
+mod cluster_protection;
 mod cluster_replay;
 mod cluster_routing;
 mod commands;

@@ -138,6 +138,7 @@ fn settings(config: &Config, cluster: &config::Cluster) -> Settings {
         me: cluster.me,
         members: cluster.members.clone(),
         encapsulation: cluster.encapsulation,
+        protection: cluster.protection,
         dvipas: config.dvipas.iter().map(dvipa_settings).collect(),
         shadow_patience: cluster.shadow_patience,
         silence: cluster.silence,

@@ -5,7 +5,7 @@ use core::num::NonZeroU16;
 use core::time::Duration;
 
 use cluster::dpt::Method;
-use cluster::fabric::{Encapsulation, Processing};
+use cluster::fabric::{Encapsulation, Processing, Protection};
 use cluster::id::MemberId;
 use cluster::member::{DvipaSettings, MemberSettings, SequencePolicy, Settings};
 use control::control_core::Sharing;
@@ -122,6 +122,7 @@ impl Topology {
             me,
             members: self.members().map(member).collect(),
             encapsulation: self.encapsulation,
+            protection: Protection::None,
             dvipas: vec![dvipa],
             shadow_patience: Duration::from_millis(500),
             silence: self.silence,

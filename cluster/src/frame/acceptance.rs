@@ -9,7 +9,7 @@ use ipsec::Spi;
 use ipsec::inbound::Vouched;
 use wire::{ipv4, ipv6};
 
-use super::{Frame, Kind, Repr};
+use super::{Kind, Repr};
 use crate::fabric::{Fabric, FabricDvipa};
 use crate::id::{ChildId, Incarnation, MemberId};
 
@@ -140,13 +140,13 @@ impl Refused {
     ];
 }
 
-/// Which member a frame from the wire comes from, by its outer addresses.
+/// Which member a frame from the wire comes from, by its outer addresses, source and destination.
 ///
 /// # Errors
 /// [`Refused::NotAMember`], [`Refused::NotForUs`], [`Refused::FromOurselves`].
-pub fn sender_of(fabric: &Fabric, frame: &Frame) -> Result<MemberId, Refused> {
-    let sender = fabric.member_at(frame.src).ok_or(Refused::NotAMember)?;
-    if fabric.member_at(frame.dst) != Some(fabric.me) {
+pub fn sender_of(fabric: &Fabric, (src, dst): (IpAddr, IpAddr)) -> Result<MemberId, Refused> {
+    let sender = fabric.member_at(src).ok_or(Refused::NotAMember)?;
+    if fabric.member_at(dst) != Some(fabric.me) {
         return Err(Refused::NotForUs);
     }
     if sender == fabric.me {

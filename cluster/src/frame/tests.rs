@@ -1,5 +1,5 @@
 use super::*;
-use crate::fabric::{Encapsulation, Fabric, FabricDvipa, FabricMember, FabricTarget, Processing};
+use crate::fabric::{Encapsulation, Fabric, FabricDvipa, FabricMember, FabricTarget, Processing, Protection};
 use crate::id::MemberId;
 use ipsec::ecn::Ecn;
 use proptest::prelude::*;
@@ -29,6 +29,7 @@ fn fabric(me: MemberId) -> Fabric {
         me,
         incarnation: Incarnation(u64::from(me.0) * 10),
         encapsulation: Encapsulation::Gre,
+        protection: Protection::None,
         members: [OWNER, TARGET, OTHER].map(|id| FabricMember { id, address: address(id) }).to_vec(),
         dvipas: vec![FabricDvipa {
             address: dvipa(),
@@ -336,7 +337,7 @@ fn hostile_39_strangers_stale_epochs_frames_in_frames_and_loops_are_refused() {
     let fabric = fabric(TARGET);
     let judged = |bytes: &[u8]| {
         let frame = find(bytes).unwrap();
-        let sender = sender_of(&fabric, &frame)?;
+        let sender = sender_of(&fabric, (frame.src, frame.dst))?;
         accept(&fabric, sender, &frame.repr, &bytes[frame.payload])
     };
     let plain = ipv4_to([203, 0, 113, 80]);

@@ -258,6 +258,7 @@ impl Member {
             me: self.cx.me(),
             incarnation: self.cx.incarnation,
             encapsulation: self.cx.settings.encapsulation,
+            protection: self.cx.settings.protection,
             members: self.cx.settings.members.iter().map(member).collect(),
             dvipas: self.dvipas.values().filter_map(Dvipa::fabric).collect(),
         }

@@ -8,7 +8,7 @@ use ipsec::Spi;
 use ipsec::sa::PeerId;
 use wire::flow::FlowKey;
 
-use crate::fabric::{Encapsulation, Fabric, Processing};
+use crate::fabric::{Encapsulation, Fabric, Processing, Protection};
 use crate::id::{ChildId, Epoch, Incarnation, MemberId};
 use crate::shadow::ShadowSa;
 
@@ -77,6 +77,8 @@ pub struct Settings {
     pub members: Vec<MemberSettings>,
     /// How frames travel on the trusted port.
     pub encapsulation: Encapsulation,
+    /// What protects them.
+    pub protection: Protection,
     /// Every DVIPA that this member may own or serve.
     pub dvipas: Vec<DvipaSettings>,
     /// How long an SA waits for targets to acknowledge its shadow before the peer may use it.

@@ -161,6 +161,12 @@ impl Member {
         self.cx.settings.members.iter().map(view).collect()
     }
 
+    /// Which member this is.
+    #[must_use]
+    pub fn me(&self) -> MemberId {
+        self.cx.me()
+    }
+
     /// The start under which this member serves.
     #[must_use]
     pub fn incarnation(&self) -> Incarnation {

@@ -26,7 +26,7 @@ mod state;
 mod steps;
 mod tidy;
 
-use cluster::fabric::{Encapsulation, Fabric, FabricDvipa, FabricMember, Processing};
+use cluster::fabric::{Encapsulation, Fabric, FabricDvipa, FabricMember, Processing, Protection};
 use cluster::frame::{Kind, Repr};
 use cluster::id::{Epoch, Incarnation, MemberId, Serial};
 use model::Model;
@@ -281,6 +281,7 @@ fn the_model_accepts_what_the_packet_path_accepts() {
             me: MemberId(2),
             incarnation: Incarnation(target.incarnation.into()),
             encapsulation: Encapsulation::Gre,
+            protection: Protection::None,
             members: members.clone(),
             dvipas: vec![FabricDvipa {
                 address: dvipa,

@@ -1,14 +1,14 @@
 //! `cluster:` — who the members are, and how they know and reach each other.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cluster::fabric::Encapsulation;
+use cluster::fabric::{Encapsulation, Protection};
 use cluster::id::MemberId;
 use cluster::member::MemberSettings;
+use cluster::protection;
 use zeroize::Zeroizing;
 
 use super::Sources;
@@ -18,34 +18,20 @@ use super::ports::{OwnAddresses, Port, Role, host_address};
 use super::raw::{self, List, Word};
 use super::secret_file::{self, SecretBytes};
 use super::secrets::{read, refused};
-use super::word::{choice, choice_with_unserved, duration, name, number, token};
+use super::word::{choice, duration, name, number, token};
 
 /// More members than this no cluster has.
 pub const MEMBERS_MAX: usize = 64;
 /// What a frame between members adds to the packet that it carries, at most: IP, UDP, GRE and our header.
 const FRAME_OVERHEAD_BYTES: u16 = 20 + 8 + 4 + 72;
+/// What protection adds to that, at most.
+const ESP_OVERHEAD_BYTES: u16 = protection::OVERHEAD_BYTES_MAX as u16;
 
 const ENDPOINTS_MAX: usize = 16;
 const PATH_LEN_MAX: usize = 1_024;
 const WRAP_KEY_LEN: usize = 32;
 const SILENCE: Duration = Duration::from_secs(3);
 const SHADOW_PATIENCE: Duration = Duration::from_millis(500);
-
-/// What protects the frames between members beyond the wire itself.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Protect {
-    /// Nothing: the wire joins the appliances and nobody else.
-    #[default]
-    None,
-}
-
-impl fmt::Display for Protect {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::None => "none",
-        })
-    }
-}
 
 /// What makes an appliance one of several.
 #[derive(Debug)]
@@ -63,7 +49,7 @@ pub struct Cluster {
     /// How frames travel between members.
     pub encapsulation: Encapsulation,
     /// What protects them.
-    pub protect: Protect,
+    pub protection: Protection,
     /// Where the cluster keeps what must outlive each of its members.
     pub facility: Facility,
     /// How long a member may be silent before it is believed lost.
@@ -132,20 +118,11 @@ pub(super) fn validate(
         let names = listed(members.iter().map(|member| &*member.settings.name));
         me_place.dangling(&raw.member, names, "name the member that this appliance is")
     })?;
-    let port = trusted_port(&me_place, &raw.member, &me.settings, ports)?;
+    let (encapsulation, protection) = trusted(&here.key("trusted"), raw.trusted.unwrap_or_default())?;
+    let port = trusted_port(&me_place, &raw.member, &me.settings, ports, protection)?;
     for member in &members {
         refuse_elsewhere(&here.key("members"), member, &ports[port])?;
     }
-    let trusted = raw.trusted.unwrap_or_default();
-    let place = here.key("trusted");
-    let encapsulations = [("gre", Encapsulation::Gre), ("gre-in-udp", Encapsulation::GreInUdp)];
-    let encapsulation =
-        trusted.encapsulation.map(|word| choice(&place.key("encapsulation"), &word, &encapsulations)).transpose()?;
-    let unprotected = "frames between members are not encrypted yet: give them a wire of their own";
-    let protect = trusted.protect.map(|word| {
-        choice_with_unserved(&place.key("protect"), &word, &[("none", Protect::None)], &["esp"], unprotected)
-    });
-    let protect = protect.transpose()?;
     let span = |key: &str, word: Option<Word>, default, range| match word {
         None => Ok(default),
         Some(word) => duration(&here.key(key), &word, range),
@@ -157,8 +134,8 @@ pub(super) fn validate(
         members: members.into_iter().map(|member| member.settings).collect(),
         port,
         pki: validate_pki(&here.key("pki"), raw.pki, sources)?,
-        encapsulation: encapsulation.unwrap_or_default(),
-        protect: protect.unwrap_or_default(),
+        encapsulation,
+        protection,
         facility: validate_facility(&here.key("facility"), raw.facility, sources)?,
         silence: span("silence", raw.silence, SILENCE, Duration::from_millis(500)..=Duration::from_secs(60))?,
         shadow_patience: span(
@@ -168,6 +145,27 @@ pub(super) fn validate(
             Duration::from_millis(10)..=Duration::from_secs(10),
         )?,
     }))
+}
+
+/// How frames travel between members, and what protects them.
+fn trusted(place: &Place<'_>, raw: raw::Trusted) -> Result<(Encapsulation, Protection), ConfigError> {
+    let encapsulations = [("gre", Encapsulation::Gre), ("gre-in-udp", Encapsulation::GreInUdp)];
+    let protections = [Protection::None, Protection::Esp].map(|protection| (protection.name(), protection));
+    let encapsulation = match &raw.encapsulation {
+        None => Encapsulation::default(),
+        Some(word) => choice(&place.key("encapsulation"), word, &encapsulations)?,
+    };
+    let protection = match &raw.protect {
+        None => Protection::default(),
+        Some(word) => choice(&place.key("protect"), word, &protections)?,
+    };
+    match (&raw.encapsulation, encapsulation, protection) {
+        (Some(word), Encapsulation::GreInUdp, Protection::Esp) => {
+            let allowed = "gre: ESP hides the ports, and its SPIs spread frames over a card's queues as well";
+            Err(place.key("encapsulation").conflict(word, "with `protect: esp`", allowed))
+        }
+        (_, _, _) => Ok((encapsulation, protection)),
+    }
 }
 
 /// A member, with the word that holds its address.
@@ -204,7 +202,13 @@ fn validate_members(here: &Place<'_>, list: List<raw::Member>, own: &OwnAddresse
 }
 
 /// The trusted port that holds this member's address.
-fn trusted_port(place: &Place<'_>, word: &Word, me: &MemberSettings, ports: &[Port]) -> Result<usize, ConfigError> {
+fn trusted_port(
+    place: &Place<'_>,
+    word: &Word,
+    me: &MemberSettings,
+    ports: &[Port],
+    protection: Protection,
+) -> Result<usize, ConfigError> {
     let holds = |port: &&Port| port.addresses.iter().any(|own| own.address == me.address);
     let remedy = format!("give a port of role trusted the address {}", me.address);
     let Some((index, port)) = ports.iter().enumerate().find(|(_, port)| holds(port)) else {
@@ -215,12 +219,15 @@ fn trusted_port(place: &Place<'_>, word: &Word, me: &MemberSettings, ports: &[Po
         return Err(ConfigError::Dangling(place.fault(word.referenced, found, "an address on a trusted port", remedy)));
     }
     let widest = ports.iter().filter(|port| port.role == Role::Network).map(|port| port.mtu_bytes).max();
-    let needed = widest.unwrap_or(0).saturating_add(FRAME_OVERHEAD_BYTES);
+    let (overhead, of) = match protection {
+        Protection::None => (FRAME_OVERHEAD_BYTES, "GRE"),
+        Protection::Esp => (FRAME_OVERHEAD_BYTES + ESP_OVERHEAD_BYTES, "GRE in ESP"),
+    };
+    let needed = widest.unwrap_or(0).saturating_add(overhead);
     if port.mtu_bytes < needed {
         let found =
             format!("{}, whose trusted port {} has an MTU of {}", quoted(&word.value), port.name, port.mtu_bytes);
-        let allowed =
-            format!("an MTU of {needed} at least: that of the network ports and {FRAME_OVERHEAD_BYTES} for GRE");
+        let allowed = format!("an MTU of {needed} at least: that of the network ports and {overhead} for {of}");
         let remedy = "raise the trusted port's `mtu:` (and the link's), or lower that of the network ports";
         return Err(ConfigError::Invalid(place.fault(word.referenced, found, allowed, remedy)));
     }

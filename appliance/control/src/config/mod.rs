@@ -39,7 +39,7 @@ use std::sync::Arc;
 pub use cores::{Cores, DATA_CORES_MAX, Eal, Idle};
 pub use dvipas::{Dvipa, DvipaTarget, SERVICES_MAX, Service, ServiceProtocol};
 pub use error::{ConfigError, Fault, Warning};
-pub use membership::{Cluster, Facility, FacilityTls, MEMBERS_MAX, Pki, Protect};
+pub use membership::{Cluster, Facility, FacilityTls, MEMBERS_MAX, Pki};
 pub use output::{Log, LogFormat, LogLevel, Metrics};
 pub use ports::{Neighbour, PORT_ADDRESSES_MAX, PORTS_MAX, Port, PortAddress, Role};
 pub use routes::Route;

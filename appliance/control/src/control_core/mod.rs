@@ -354,6 +354,7 @@ impl<B: PacketBuffer> ControlCore<B> {
                 | Retired::Ivs(_)
                 | Retired::Fabric(_)
                 | Retired::Dpt(_)
+                | Retired::FrameKeys(_)
                 | Retired::Keys(_),
             ) => {}
         }

@@ -141,6 +141,11 @@ impl Registry {
         }
     }
 
+    /// What encrypts here.
+    pub(super) fn engine(&self) -> Engine {
+        self.engine
+    }
+
     pub(super) fn iter(&self) -> impl Iterator<Item = &Registered> {
         self.sas.values()
     }

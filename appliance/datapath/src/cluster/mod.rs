@@ -41,6 +41,7 @@ use cluster::dpt::{Chooser, Tables};
 use cluster::fabric::{Fabric, FabricDvipa, FabricTarget};
 use cluster::frame::Refused;
 use cluster::id::Epoch;
+use cluster::protection::Guard;
 use cluster::vcrt::{Route, Swept, Vcrt, VerifyAfter};
 use core::net::IpAddr;
 use core::time::Duration;
@@ -96,12 +97,15 @@ pub(crate) struct Part {
     pub scratch: Box<[u8]>,
     /// As a target: how many connections each service has here.
     pub tally: Tally,
+    /// What protects the frames between members, where that is asked for.
+    pub guard: Guard,
     /// The DVIPAs that this appliance owns, in which epoch, and since when this core knows.
     owned: Vec<(IpAddr, Epoch, Instant)>,
 }
 
 impl Part {
-    pub fn new(capacity: ClusterCapacity, seed: FlowSeed) -> Part {
+    /// That of core `core` among `cores`.
+    pub fn new(capacity: ClusterCapacity, seed: FlowSeed, (core, cores): (usize, usize)) -> Part {
         let ClusterCapacity { entries_v4, entries_v6, affinities, fragments, packet_len } = capacity;
         Part {
             fabric: None,
@@ -111,6 +115,7 @@ impl Part {
             fragments: Fragments::new(fragments),
             scratch: vec![0; packet_len].into_boxed_slice(),
             tally: Tally::new(),
+            guard: Guard::new(core, cores),
             owned: Vec::new(),
         }
     }

@@ -7,11 +7,13 @@ use crate::drops::DropReason;
 use crate::forwarding::{PortRole, Send, send, send_made};
 use crate::inbound::{cut, find};
 use crate::packet::EspPacket;
-use cluster::fabric::FabricTarget;
+use cluster::fabric::{FabricTarget, Protection};
 use cluster::frame::{Kind, Path, Repr};
 use cluster::id::MemberId;
+use cluster::protection::{self, NotSealed};
 use core::net::IpAddr;
 use ipsec::Spi;
+use ipsec::outbound::Overhead;
 use ipsec::time::Instant;
 use wire::ipv4;
 
@@ -78,16 +80,48 @@ impl<Q: PortQueue> DataCore<Q> {
                 return;
             }
         };
-        let Some(port) = self.ports.get_mut(port).filter(|port| port.facts.role == PortRole::Trusted) else {
+        let trusted = self.ports.get(port).filter(|port| port.facts.role == PortRole::Trusted);
+        let Some(mtu) = trusted.map(|port| port.facts.mtu) else {
             return self.drops.end(packet, DropReason::NoRoute);
         };
-        if packet.bytes().len() + path.overhead() > port.facts.mtu {
+        let frame_len = packet.bytes().len() + path.overhead();
+        let is_protected = self.fabric().is_some_and(|fabric| fabric.protection == Protection::Esp);
+        let Overhead { before, after } = protection::overhead(frame_len);
+        let around = if is_protected { before + after } else { 0 };
+        if frame_len + around > mtu {
             return self.drops.end(packet, DropReason::RelayTooBig);
         }
         if !packet.prepend(path.overhead()) || path.write(repr, packet.bytes_mut()).is_err() {
             return self.drops.end(packet, DropReason::NoRoom);
         }
-        send(port, packet, mac, &self.ledger, &mut self.drops);
+        if is_protected && let Err(reason) = self.protect_frame(&mut packet, to, repr.flow_hash, now) {
+            return self.drops.end(packet, reason);
+        }
+        send(&mut self.ports[port], packet, mac, &self.ledger, &mut self.drops);
+    }
+
+    /// Puts ESP around a frame that is ready to be sent to a member; the reason to drop it for where that fails.
+    fn protect_frame(
+        &mut self,
+        packet: &mut Q::Buffer,
+        to: MemberId,
+        flow_hash: u32,
+        now: Instant,
+    ) -> Result<(), DropReason> {
+        let part = self.part.as_mut().ok_or(DropReason::FrameKeyless)?;
+        let frame_len = packet.bytes().len();
+        let Overhead { before, after } = protection::overhead(frame_len);
+        if !packet.prepend(before) || !packet.append(after) {
+            return Err(DropReason::NoRoom);
+        }
+        let sealed = part.guard.seal(now, to, flow_hash, &mut self.ivs, packet.bytes_mut(), frame_len);
+        sealed.map_err(|error| match error {
+            NotSealed::NoKeys => DropReason::FrameKeyless,
+            NotSealed::Esp(error) => {
+                self.ask_for_ivs(error);
+                crate::outbound::reason_of(error)
+            }
+        })
     }
 
     pub(super) fn path_to(&self, to: MemberId) -> Option<Path> {

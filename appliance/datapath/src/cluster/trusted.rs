@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! receive → link → ARP, XCF, heartbeats, ICMP for us: punted
-//!                → a frame of a member → core that works on it → accept → by its kind
+//!                → a protected frame of a member → core of its lane → verify, decrypt ─┐
+//!                → a frame of a member, where none is protected ◄──────────────────────┘ → core that works on it → accept → by its kind
 //! ```
 //!
 //! A frame is judged by [`cluster::frame::accept`] on the core that works on it, not before: what that core was told of
@@ -14,22 +15,27 @@ use crate::burst::Burst;
 use crate::core::DataCore;
 use crate::drops::DropReason;
 use crate::forwarding::PortFacts;
-use crate::inbound::{find, peek_inner};
+use crate::inbound::{cut, find, peek_inner, uncover};
 use crate::mailbox::PuntReason;
 use crate::outer::{self, Link, Urgency};
-use crate::packet::FramePacket;
-use cluster::fabric::Fabric;
+use crate::packet::{FramePacket, Handed};
+use cluster::fabric::{Fabric, Protection};
 use cluster::frame::{self, Kind, NotAFrame};
 use cluster::id::MemberId;
+use cluster::protection::{self, NotOpened};
 use core::net::IpAddr;
+use ipsec::inbound::InboundError;
+use ipsec::sa::Mode;
 use ipsec::time::Instant;
 use wire::flow;
-use wire::{Fragment, ipv4, protocol};
+use wire::{Fragment, esp, ipv4, protocol};
 
 /// What a frame on the trusted port is.
 enum Trusted {
     Punt(Urgency),
     Frame(frame::Frame, MemberId, usize),
+    /// A protected frame: who sent it, where its IP packet begins, which core opens it.
+    Protected(MemberId, u16, usize),
 }
 
 impl<Q: PortQueue> DataCore<Q> {
@@ -48,6 +54,12 @@ impl<Q: PortQueue> DataCore<Q> {
                     Ok(packet) => self.steer_frame(packet, &mut own),
                     Err(frame) => self.drops.end(frame, DropReason::FrameMalformed),
                 },
+                Ok(Trusted::Protected(sender, start, core)) if core == self.handover.own() => {
+                    self.open_protected(frame, sender, start, &mut own);
+                }
+                Ok(Trusted::Protected(sender, start, core)) => {
+                    self.outgoing[core].push(Handed::Protected { frame, sender, start });
+                }
                 Err(reason) => self.drops.end(frame, reason),
             }
         }
@@ -65,21 +77,32 @@ impl<Q: PortQueue> DataCore<Q> {
         match frame::find(&bytes[start..]) {
             Ok(found) => {
                 let fabric = fabric.ok_or(DropReason::TrustedStranger)?;
-                let sender = frame::sender_of(fabric, &found).map_err(reason_of)?;
-                Ok(Trusted::Frame(found, sender, start))
+                let sender = frame::sender_of(fabric, (found.src, found.dst)).map_err(reason_of)?;
+                match fabric.protection {
+                    Protection::None => Ok(Trusted::Frame(found, sender, start)),
+                    Protection::Esp => Err(DropReason::FrameUnprotected),
+                }
             }
-            Err(NotAFrame::Another) => self.for_control(&bytes[start..], fabric.map(|fabric| &**fabric)),
+            Err(NotAFrame::Another) => self.no_clear_frame(&bytes[start..], start, fabric.map(|fabric| &**fabric)),
             Err(NotAFrame::Broken(_)) => Err(DropReason::FrameMalformed),
+        }
+    }
+
+    /// What is no frame in the clear: a protected one, or for the control core.
+    fn no_clear_frame(&self, packet: &[u8], start: usize, fabric: Option<&Fabric>) -> Result<Trusted, DropReason> {
+        let ip = ipv4::Packet::new_checked(packet).map_err(|_| DropReason::OuterMalformed)?;
+        if !ip.verify_checksum() {
+            return Err(DropReason::OuterChecksum);
+        }
+        match fabric {
+            Some(fabric) if ip.protocol() == protocol::ESP => self.protected(&ip, start, fabric),
+            Some(_) | None => self.for_control(&ip, fabric),
         }
     }
 
     /// Whether the control core is to have it: from a member, to our own address there. Before the cluster is known any
     /// sender will do, for XCF has its own way to know a member.
-    fn for_control(&self, packet: &[u8], fabric: Option<&Fabric>) -> Result<Trusted, DropReason> {
-        let ip = ipv4::Packet::new_checked(packet).map_err(|_| DropReason::OuterMalformed)?;
-        if !ip.verify_checksum() {
-            return Err(DropReason::OuterChecksum);
-        }
+    fn for_control(&self, ip: &ipv4::Packet<&[u8]>, fabric: Option<&Fabric>) -> Result<Trusted, DropReason> {
         let (src, dst) = (IpAddr::V4(ip.src()), IpAddr::V4(ip.dst()));
         let is_between_us = match fabric {
             Some(fabric) => fabric.member_at(src).is_some() && fabric.address_of(fabric.me) == Some(dst),
@@ -95,6 +118,61 @@ impl<Q: PortQueue> DataCore<Q> {
             protocol::TCP | protocol::UDP => Ok(Trusted::Punt(Urgency::Established)),
             _other => Err(DropReason::TrustedNotServed),
         }
+    }
+
+    /// A frame that a member has protected: who opens it.
+    fn protected(&self, ip: &ipv4::Packet<&[u8]>, start: usize, fabric: &Fabric) -> Result<Trusted, DropReason> {
+        let sender = frame::sender_of(fabric, (ip.src().into(), ip.dst().into())).map_err(reason_of)?;
+        match fabric.protection {
+            Protection::None => Err(DropReason::FrameProtected),
+            Protection::Esp if ip.fragment() != Fragment::Whole => Err(DropReason::FrameMalformed),
+            Protection::Esp => {
+                let esp = esp::Packet::new_checked(ip.payload()).map_err(|_| DropReason::FrameMalformed)?;
+                let core = protection::core_of(esp.spi(), self.handover.cores()).ok_or(DropReason::FrameKeyless)?;
+                // An Ethernet header is a few bytes long.
+                Ok(Trusted::Protected(sender, start as u16, core))
+            }
+        }
+    }
+
+    /// Opens a protected frame on the core of its lane: what comes out goes on like one that came in the clear.
+    pub(crate) fn open_protected(
+        &mut self,
+        mut frame: Q::Buffer,
+        sender: MemberId,
+        start: u16,
+        own: &mut Burst<FramePacket<Q::Buffer>>,
+    ) {
+        match self.uncover_protected(&mut frame, sender, usize::from(start)) {
+            Ok(found) => match FramePacket::new(frame, found, sender, 0) {
+                Ok(packet) => self.steer_frame(packet, own),
+                Err(frame) => self.drops.end(frame, DropReason::FrameMalformed),
+            },
+            Err(reason) => self.drops.end(frame, reason),
+        }
+    }
+
+    /// Cuts a frame down to the IP packet that it was before it was protected, and finds what it carries.
+    fn uncover_protected(
+        &mut self,
+        frame: &mut Q::Buffer,
+        sender: MemberId,
+        start: usize,
+    ) -> Result<frame::Frame, DropReason> {
+        let part = self.part.as_mut().ok_or(DropReason::FrameKeyless)?;
+        let bytes = frame.bytes_mut();
+        let ip = ipv4::Packet::new_checked(bytes.get(start..).unwrap_or_default());
+        let (at, end) =
+            ip.map(|ip| (start + ip.header_len(), start + ip.total_len())).map_err(|_| DropReason::FrameMalformed)?;
+        let opened = part.guard.open(sender, &mut bytes[at..end]).map_err(|refused| match refused {
+            NotOpened::NoKeys => DropReason::FrameKeyless,
+            NotOpened::Esp(InboundError::Replayed | InboundError::TooOld) => DropReason::FrameReplayed,
+            NotOpened::Esp(InboundError::AuthenticationFailed) => DropReason::FrameForged,
+            NotOpened::Esp(_) => DropReason::FrameMalformed,
+        })?;
+        let range = uncover(Mode::Transport, bytes, start, at, &opened).map_err(|_| DropReason::FrameMalformed)?;
+        cut(frame, range);
+        frame::find(frame.bytes()).map_err(|_| DropReason::FrameMalformed)
     }
 
     /// Takes a frame that another core has handed over.

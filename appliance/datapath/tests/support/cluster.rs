@@ -9,9 +9,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cluster::dpt::{DvipaTable, Method, PortTable, PortTarget, Tables};
-use cluster::fabric::{Encapsulation, Fabric, FabricDvipa, FabricMember, FabricTarget, Processing};
+use cluster::fabric::{Encapsulation, Fabric, FabricDvipa, FabricMember, FabricTarget, Processing, Protection};
 use cluster::id::{Epoch, Incarnation, MemberId, Serial};
 use cluster::member::EntryKey;
+use cluster::protection::{End, SECRET_LEN, SessionKeys};
 use cluster::vcrt::Route;
 use datapath::cluster::reports::Report;
 use datapath::drops::DropReason;
@@ -23,7 +24,7 @@ use ipsec::inbound::InboundShared;
 use ipsec::outbound::{OutboundSa, OuterPolicy};
 use wire::flow::FlowKey;
 
-use super::client::{Client, SaSpec};
+use super::client::{Client, SaSpec, engine};
 use super::packets::DVIPA;
 use super::{Bench, Sent, Setup, TRUSTED};
 
@@ -70,6 +71,7 @@ pub struct Cluster {
     pub epoch: Epoch,
     pub processing: Processing,
     pub encapsulation: Encapsulation,
+    pub protection: Protection,
     pub is_settling: bool,
     /// How far apart the members begin to number new SAs.
     pub numbers_apart: u64,
@@ -102,6 +104,7 @@ impl Cluster {
             epoch: Epoch(1),
             processing: Processing::Target,
             encapsulation: Encapsulation::Gre,
+            protection: Protection::None,
             is_settling: false,
             numbers_apart: 1_000,
             intercepted: None,
@@ -143,6 +146,7 @@ impl Cluster {
             me: number(at),
             incarnation: self.seats[at].incarnation,
             encapsulation: self.encapsulation,
+            protection: self.protection,
             members: (0..self.members.len()).map(known).collect(),
             dvipas: vec![dvipa],
         }
@@ -154,6 +158,30 @@ impl Cluster {
         let tables = Arc::new(self.tables(at));
         self.members[at].command_all(|| Command::Fabric(Arc::clone(&fabric)));
         self.members[at].command_all(|| Command::Dpt(Arc::clone(&tables)));
+        self.members[at].settle();
+    }
+
+    /// Protects frames from now on, by sessions whose secrets are this byte, over and over.
+    pub fn protect(&mut self, secret: u8) {
+        self.protection = Protection::Esp;
+        for at in 0..self.members.len() {
+            (0..self.members.len()).filter(|&other| other != at).for_each(|other| self.share_keys(at, other, secret));
+        }
+        self.announce();
+    }
+
+    /// A member's half of a session with another one.
+    pub fn share_keys(&mut self, at: usize, other: usize, secret: u8) {
+        let end = |at: usize| End {
+            member: number(at),
+            incarnation: self.seats[at].incarnation,
+            address: trusted_address(number(at)),
+        };
+        let (ours, theirs) = (end(at), end(other));
+        // The same secret for both, another for each pair.
+        let pair = (at.min(other) * 16 + at.max(other)) as u8;
+        let keys = || SessionKeys::new(zeroize::Zeroizing::new([secret ^ pair; SECRET_LEN]), ours, theirs);
+        self.members[at].command_all(|| Command::FrameKeys { keys: Box::new(keys()), engine: engine() });
         self.members[at].settle();
     }
 

@@ -20,7 +20,7 @@ use rand_core::{Rng, SeedableRng};
 use wire::flow::FlowKey;
 
 use super::appliance::Appliance;
-use crate::fabric::{Encapsulation, FabricTarget, Processing};
+use crate::fabric::{Encapsulation, FabricTarget, Processing, Protection};
 use crate::facility::memory::Store;
 use crate::facility::start::{Progress, Start};
 use crate::facility::wrap::{Sealer, WrapKey};
@@ -98,6 +98,7 @@ fn settings(me: MemberId, dvipa: &DvipaSettings, members: u16) -> Settings {
         me,
         members: (1..=members).map(member).collect(),
         encapsulation: Encapsulation::Gre,
+        protection: Protection::None,
         dvipas: vec![dvipa.clone()],
         shadow_patience: Duration::from_millis(500),
         silence: Duration::from_secs(1),

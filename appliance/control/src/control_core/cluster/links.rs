@@ -2,14 +2,17 @@
 
 use core::net::IpAddr;
 use core::time::Duration;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 
-use cluster::id::MemberId;
-use cluster::member::{LinkEvent, Member};
+use cluster::fabric::Protection;
+use cluster::id::{Incarnation, MemberId};
+use cluster::member::{LinkEvent, Member, Settings};
+use cluster::protection::{End, LABEL, SECRET_LEN, SessionKeys};
 use ipsec::time::Instant;
 use tracing::{info, warn};
 use xcf::heartbeat::{Heartbeat, HeartbeatError};
 use xcf::{Mesh, MeshEvent, Moment};
+use zeroize::Zeroizing;
 
 use crate::stack::{Reach, Stack};
 
@@ -29,14 +32,47 @@ pub struct LinkParts {
 /// The sessions, joined to the stack and to the member.
 pub struct Exchange {
     mesh: Mesh,
+    /// Where members are on the trusted wire, if frames between them are to be protected.
+    protects: Option<Vec<(MemberId, IpAddr)>>,
+    /// Keys of new sessions, for the data cores.
+    frame_keys: VecDeque<SessionKeys>,
     /// When a failure with this address may be logged again.
     quiet_until: HashMap<IpAddr, Instant>,
     unix_seconds_at_zero: u64,
 }
 
 impl Exchange {
-    pub(super) fn new(parts: LinkParts) -> Exchange {
-        Exchange { mesh: parts.mesh, quiet_until: HashMap::new(), unix_seconds_at_zero: parts.unix_seconds_at_zero }
+    pub(super) fn new(parts: LinkParts, settings: &Settings) -> Exchange {
+        let members = || settings.members.iter().map(|member| (member.id, member.address)).collect();
+        Exchange {
+            mesh: parts.mesh,
+            protects: (settings.protection == Protection::Esp).then(members),
+            frame_keys: VecDeque::new(),
+            quiet_until: HashMap::new(),
+            unix_seconds_at_zero: parts.unix_seconds_at_zero,
+        }
+    }
+
+    /// The keys of a new session, by which frames between the two members are protected.
+    pub(super) fn poll_frame_keys(&mut self) -> Option<SessionKeys> {
+        self.frame_keys.pop_front()
+    }
+
+    /// Both ends of a session come to the same keys by themselves.
+    fn export_frame_keys(&mut self, with: MemberId, incarnation: Incarnation, me: (MemberId, Incarnation)) {
+        let Some(addresses) = &self.protects else { return };
+        let end = |(member, incarnation): (MemberId, Incarnation)| {
+            let (_, address) = addresses.iter().find(|(id, _)| *id == member)?;
+            Some(End { member, incarnation, address: *address })
+        };
+        let mut secret = Zeroizing::new([0; SECRET_LEN]);
+        match (end(me), end((with, incarnation))) {
+            (Some(ours), Some(theirs)) if self.mesh.export(with, LABEL, secret.as_mut()) => {
+                self.frame_keys.push_back(SessionKeys::new(secret, ours, theirs));
+            }
+            // Nothing is lost: the session has ended meanwhile, and the next one has keys of its own.
+            _ended => warn!(member = %with, "the XCF session gives no keys for frames"),
+        }
     }
 
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
@@ -71,6 +107,7 @@ impl Exchange {
         match event {
             MeshEvent::Up { member: id, incarnation, version } => {
                 info!(member = %id, %incarnation, version, "XCF session up");
+                self.export_frame_keys(id, incarnation, (member.me(), member.incarnation()));
                 member.handle_link(now, id, LinkEvent::Up { incarnation, version });
             }
             MeshEvent::Down { member: id, why } => {

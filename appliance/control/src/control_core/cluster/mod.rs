@@ -37,6 +37,7 @@ use cluster::fabric::{Fabric, Processing};
 use cluster::id::{ChildId, MemberId};
 use cluster::member::{Member, SequencePolicy, ServicePort, Settings, Told};
 use datapath::buffer::PacketBuffer;
+use datapath::mailbox::Command;
 use ipsec::time::Instant;
 
 use super::ControlCore;
@@ -113,7 +114,7 @@ impl ClusterCore {
         ClusterCore {
             name: parts.name,
             member: parts.member,
-            exchange: Exchange::new(parts.links),
+            exchange: Exchange::new(parts.links, &parts.settings),
             facility: parts.facility,
             prober: Prober::new(parts.probes),
             usage: Usage::default(),
@@ -145,6 +146,11 @@ impl<B: PacketBuffer> ControlCore<B> {
     pub(super) fn run_cluster(&mut self, now: Instant) -> bool {
         let Some(mut cluster) = self.cluster.take() else { return false };
         let mut busy = cluster.exchange.run(now, &mut cluster.member, &mut self.stack);
+        // Before the cores hear of anything that the member makes of the session.
+        while let Some(keys) = cluster.exchange.poll_frame_keys() {
+            let engine = self.registry.engine();
+            self.cores.tell_all(|| Command::FrameKeys { keys: Box::new(keys.for_another_core()), engine });
+        }
         self.beat(now, &mut cluster);
         self.take_census(now, &mut cluster);
         self.tell_active(now, &mut cluster);
