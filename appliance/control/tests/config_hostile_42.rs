@@ -241,7 +241,6 @@ fn hostile_42_what_is_not_built_yet_is_refused_and_not_ignored() {
         (right_but("via: 192.0.2.1}", "via: '2001:db8::1'}"), 12, "`2001:db8::1`", "IPv4"),
         (right_but("address: 203.0.113.80", "address: '2001:db8::80'"), 14, "`2001:db8::80`", "IPv4"),
         (right_but("'203.0.113.80/32[tcp/80]'", "'2001:db8::80/128'"), 22, "`2001:db8::80/128`", "IPv4"),
-        (format!("{RIGHT}filters: [x]\n"), 25, "1 filters", "nothing"),
     ] {
         let error = assert_refused(&text, line, found, allowed);
         assert!(matches!(error, ConfigError::Unserved(_)), "{error}");
@@ -252,6 +251,33 @@ fn hostile_42_what_is_not_built_yet_is_refused_and_not_ignored() {
     // A word that nobody knows is not promised for later.
     let unknown = right_but(child, &format!("{child}        mode: transprot\n"));
     assert!(matches!(assert_refused(&unknown, 23, "`transprot`", "tunnel"), ConfigError::Invalid(_)));
+}
+
+#[test]
+fn hostile_42_filters_that_do_not_hold_together() {
+    let with = |filter: &str| format!("{RIGHT}filters:\n  - {{{filter}}}\n");
+    let rule = |words: &str| with(&format!("dvipa: 203.0.113.80, rules: [{{{words}}}]"));
+    for (text, line, found, allowed) in [
+        (with("dvipa: 203.0.113.81, rules: [{action: deny}]"), 26, "`203.0.113.81`", "the address of a DVIPA"),
+        (with("dvipa: 203.0.113.80, rules: []"), 26, "0 items", "1 to 256"),
+        (rule("action: allow"), 26, "`allow`", "permit, deny"),
+        (rule("action: deny, protocol: sctp"), 26, "`sctp`", "any, tcp, udp, icmp"),
+        (rule("action: deny, source: 10.0.0.1/8"), 26, "`10.0.0.1/8`", "a prefix"),
+        (rule("action: deny, source: '2001:db8::/32'"), 26, "`2001:db8::/32`", "IPv4"),
+        (rule("action: deny, protocol: tcp, port: 0"), 26, "`0`", "1 to 65535"),
+        (rule("action: deny, protocol: tcp, port: 90-80"), 26, "`90-80`", "1 to 65535"),
+        (rule("action: deny, port: 80"), 26, "without `protocol: tcp` or `udp`", "no port"),
+        (rule("action: deny, protocol: icmp, port: 80"), 26, "without `protocol: tcp` or `udp`", "no port"),
+        (rule("action: deny, ports: 80"), 26, "`ports`", "port"),
+        (
+            with("dvipa: 203.0.113.80, rules: [{action: deny}]}\n  - {dvipa: 203.0.113.80, rules: [{action: permit}]"),
+            27,
+            "stands in line 26",
+            "one filter for each DVIPA",
+        ),
+    ] {
+        assert_refused(&text, line, found, allowed);
+    }
 }
 
 #[test]

@@ -302,6 +302,30 @@ fn hostile_42_static_sas_that_do_not_hold_together() {
 }
 
 #[test]
+fn the_first_rule_of_a_filter_decides_and_what_none_names_is_denied() {
+    let text = format!(
+        "{RIGHT}filters:\n  - dvipa: 203.0.113.80\n    rules:\n      - {{action: deny, source: 10.7.0.0/24}}\n      \
+         - {{action: permit, protocol: tcp, source: 10.7.0.0/16, port: 8000-8099}}\n      \
+         - {{action: permit, protocol: icmp}}\n"
+    );
+    let policy = control::control_core::policy(&parse(&text).unwrap());
+    let permits = |src: &str, protocol, dst_port, dst: &str| {
+        let (src, dst) = (address(src), address(dst));
+        policy.permits(&FlowKey { src, dst, protocol, src_port: 5_000, dst_port }, Fragment::Whole)
+    };
+    let dvipa = "203.0.113.80";
+    assert!(permits("10.7.1.9", 6, 8_000, dvipa) && permits("10.7.1.9", 6, 8_099, dvipa));
+    assert!(permits("10.8.1.9", 1, 0, dvipa));
+    assert!(!permits("10.7.0.9", 6, 8_000, dvipa) && !permits("10.7.0.9", 1, 0, dvipa), "the first rule");
+    assert!(!permits("10.7.1.9", 6, 8_100, dvipa) && !permits("10.7.1.9", 17, 8_000, dvipa), "named by none");
+    assert!(!permits("10.8.1.9", 6, 8_000, dvipa), "another source");
+    assert!(permits("10.7.0.9", 17, 9, "203.0.113.81"), "an address without a filter");
+    let parsed = control::control_core::policy(&parse(RIGHT).unwrap());
+    let flow = FlowKey { src: address("10.7.0.9"), dst: address(dvipa), protocol: 17, src_port: 1, dst_port: 9 };
+    assert!(parsed.permits(&flow, Fragment::Whole));
+}
+
+#[test]
 fn a_dvipas_services_become_the_data_paths_port_table() {
     let listed =
         right_but("port: net0}", "port: net0, services: [{protocol: tcp, port: 80}, {protocol: udp, port: 53}]}");

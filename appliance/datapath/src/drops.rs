@@ -81,6 +81,7 @@ drop_reasons! {
     InnerMalformed "inner_malformed" Suspicious "An authenticated packet holds no well-formed IP packet.";
     TunnelCheck "tunnel_check" Suspicious "The inner addresses or ports lie outside the SA's traffic selectors.";
     ServiceNotOffered "service_not_offered" Expected "An authenticated client spoke to a port that the DVIPA does not list as a service.";
+    Filter "filter" Expected "The DVIPA's packet filter denies this packet of an authenticated client.";
     Congested "congested" Expected "The outer header was marked congested and the inner packet cannot carry the mark (RFC 6040).";
     TtlExceeded "ttl_exceeded" Expected "The packet's time to live ended here.";
     OthersFlow "others_flow" Suspicious "An authenticated client used the addresses and ports of another peer's connection.";

@@ -111,6 +111,9 @@ impl<Q: PortQueue> DataCore<Q> {
         if !is_filtered && !self.policy.offers(&inner.flow, inner.fragment) {
             return self.drops.end(packet, DropReason::ServiceNotOffered);
         }
+        if !is_filtered && !self.policy.permits(&inner.flow, inner.fragment) {
+            return self.drops.end(packet, DropReason::Filter);
+        }
         if !self.may_go_on(&inner) {
             return self.drops.end(packet, DropReason::PolicyDiscard);
         }

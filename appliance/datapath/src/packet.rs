@@ -121,7 +121,7 @@ pub struct InnerPacket<B> {
     pub return_mtu: u16,
     /// Whether the owner of its address routed it here.
     pub is_routed: bool,
-    /// Whether it was asked before whether the address offers such a service.
+    /// Whether it was asked before whether the address offers such a service, and its filter permits it.
     pub is_filtered: bool,
 }
 
@@ -212,7 +212,7 @@ pub struct ConnectionPacket<B> {
     pub stamp: Stamp,
     /// Its connection.
     pub upper: Upper,
-    /// Whether it was asked before whether the address offers such a service.
+    /// Whether it was asked before whether the address offers such a service, and its filter permits it.
     pub is_filtered: bool,
 }
 

@@ -1,7 +1,10 @@
 //! What every core knows of policy: which addresses are ours, what they offer, and what the SPD says. Replaced as a whole,
 //! never changed.
 
+mod filter;
+
 use core::net::IpAddr;
+pub use filter::{Filter, Rule, Verdict};
 use ipsec::sa::Direction;
 use ipsec::spd::{Action, Spd};
 use wire::flow::FlowKey;
@@ -25,6 +28,8 @@ pub struct Policy {
     ours: Box<[IpAddr]>,
     /// Sorted; the destination port tables of all DVIPAs, one after the other.
     services: Box<[Service]>,
+    /// Few: one for each DVIPA at most.
+    filters: Box<[Filter]>,
     spd: Spd,
 }
 
@@ -33,7 +38,7 @@ impl Policy {
     pub fn new(ours: impl IntoIterator<Item = IpAddr>, spd: Spd) -> Policy {
         let mut ours: Box<[IpAddr]> = ours.into_iter().collect();
         ours.sort_unstable();
-        Policy { ours, services: Box::default(), spd }
+        Policy { ours, spd, ..Policy::default() }
     }
 
     /// The same policy, under which the addresses that `services` name offer nothing but what it lists for them.
@@ -42,6 +47,19 @@ impl Policy {
         let mut services: Box<[Service]> = services.into_iter().collect();
         services.sort_unstable();
         Policy { services, ..self }
+    }
+
+    /// The same policy with these filters, one for each DVIPA at most.
+    #[must_use]
+    pub fn with_filters(self, filters: impl IntoIterator<Item = Filter>) -> Policy {
+        Policy { filters: filters.into_iter().collect(), ..self }
+    }
+
+    /// Whether the filter of its DVIPA lets an authenticated packet go on. A DVIPA without a filter permits everything.
+    #[inline]
+    pub fn permits(&self, flow: &FlowKey, fragment: Fragment) -> bool {
+        let of_address = self.filters.iter().find(|filter| filter.address == flow.dst);
+        of_address.is_none_or(|filter| filter.permits(flow, fragment))
     }
 
     /// Whether the control core answers for this address.

@@ -17,6 +17,7 @@ mod cluster_replay;
 mod cluster_routing;
 mod commands;
 mod connections;
+mod filters;
 mod forwarding;
 mod hostile_inner;
 mod hostile_outer;

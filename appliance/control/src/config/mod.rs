@@ -15,6 +15,7 @@ mod connections;
 mod cores;
 mod dvipas;
 mod error;
+mod filters;
 mod identity;
 mod lifetime;
 mod membership;
@@ -39,6 +40,7 @@ use std::sync::Arc;
 pub use cores::{Cores, DATA_CORES_MAX, Eal, Idle};
 pub use dvipas::{Dvipa, DvipaTarget, SERVICES_MAX, Service, ServiceProtocol};
 pub use error::{ConfigError, Fault, Warning};
+pub use filters::FILTER_RULES_MAX;
 pub use membership::{Cluster, Facility, FacilityTls, MEMBERS_MAX, Pki};
 pub use output::{Log, LogFormat, LogLevel, Metrics};
 pub use ports::{Neighbour, PORT_ADDRESSES_MAX, PORTS_MAX, Port, PortAddress, Role};
@@ -46,6 +48,7 @@ pub use routes::Route;
 pub use secret_file::{Refusal, SECRET_FILE_LEN_MAX, SecretBytes, read as read_secret_file};
 pub use static_sas::{STATIC_SAS_MAX, StaticSa};
 
+use datapath::policy::Filter;
 use ike::config::{Connection, Secrets};
 
 use place::Place;
@@ -64,6 +67,8 @@ pub struct Config {
     pub routes: Vec<Route>,
     /// The virtual addresses.
     pub dvipas: Vec<Dvipa>,
+    /// What of clients' packets goes on to the application hosts; everything, to a DVIPA without one.
+    pub filters: Vec<Filter>,
     /// Whom IKE talks to, the first that fits is taken.
     pub connections: Vec<Connection>,
     /// Pre-shared keys.
@@ -122,7 +127,6 @@ impl Config {
     fn build(text: &str, file: &Arc<str>, mut sources: Sources<'_>) -> Result<Self, ConfigError> {
         let raw = yaml::read(text, file)?;
         let top = Place::top(file);
-        refuse_unserved(&top, &raw)?;
         let mut warnings = Vec::new();
         let mut own = OwnAddresses::default();
         let eal = cores::validate_eal(&top, raw.eal)?;
@@ -130,6 +134,7 @@ impl Config {
         let ports = ports::validate(&top, raw.ports, &cores, &mut own)?;
         let cluster = membership::validate(&top, raw.cluster, &ports, &own, &mut sources)?;
         let dvipas = dvipas::validate(&top, raw.dvipas, &ports, cluster.as_ref(), &mut own)?;
+        let filters = filters::validate(&top, raw.filters, &dvipas)?;
         let routes = routes::validate_routes(&top, raw.routes, &ports, &own)?;
         let keyring = secrets::validate(&top, raw.secrets, &mut sources, &mut warnings)?;
         let connections = connections::validate(&top, raw.connections, &own, &keyring, &mut warnings)?;
@@ -143,6 +148,7 @@ impl Config {
             ports,
             routes,
             dvipas,
+            filters,
             connections,
             secrets,
             static_sas,
@@ -152,17 +158,6 @@ impl Config {
             warnings,
         })
     }
-}
-
-/// Refuses sections that exist and do nothing yet, rather than ignoring what the operator relies on.
-fn refuse_unserved(top: &Place<'_>, raw: &raw::Document) -> Result<(), ConfigError> {
-    let empty = "nothing, `{}` or `[]`";
-    if let Some(filters) = raw.filters.as_ref().filter(|filters| !filters.value.is_empty()) {
-        let found = format!("{} filters", filters.value.len());
-        let reason = "filters are not built yet; selectors bound what an SA carries";
-        return Err(ConfigError::Unserved(top.key("filters").fault(filters.referenced, found, empty, reason)));
-    }
-    Ok(())
 }
 
 /// The text of a file, and whether others than its owner can change it.

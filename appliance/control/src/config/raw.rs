@@ -7,7 +7,7 @@
 use std::fmt;
 use std::marker::PhantomData;
 
-use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_saphyr::Spanned;
 
 /// A single value: its text and its place.
@@ -61,7 +61,7 @@ pub(super) struct Document {
     pub(super) secrets: Option<Named<Secret>>,
     pub(super) static_sas: Option<Vec<StaticSa>>,
     pub(super) cluster: Option<Cluster>,
-    pub(super) filters: Option<List<IgnoredAny>>,
+    pub(super) filters: Option<Vec<Filter>>,
     pub(super) metrics: Option<Metrics>,
     pub(super) log: Option<Log>,
 }
@@ -234,6 +234,24 @@ pub(super) struct StaticSa {
 pub(super) struct StaticHalf {
     pub(super) spi: Word,
     pub(super) key_file: Word,
+}
+
+/// One of `filters:`
+#[derive(Debug, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Filter {
+    pub(super) dvipa: Word,
+    pub(super) rules: List<FilterRule>,
+}
+
+/// One of a filter's `rules:`
+#[derive(Debug, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct FilterRule {
+    pub(super) action: Word,
+    pub(super) protocol: Option<Word>,
+    pub(super) source: Option<Word>,
+    pub(super) port: Option<Word>,
 }
 
 /// `cluster:`

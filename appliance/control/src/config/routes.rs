@@ -78,7 +78,7 @@ fn port_of_next_hop(
     Err(place.dangling(word, allowed, "correct the next hop, or give the port an address on its link"))
 }
 
-fn prefix(place: &Place<'_>, word: &Word) -> Result<AddressRange, ConfigError> {
+pub(super) fn prefix(place: &Place<'_>, word: &Word) -> Result<AddressRange, ConfigError> {
     let range: Option<AddressRange> = word.value.parse().ok();
     range.filter(|range| range.as_prefix().is_some()).ok_or_else(|| {
         let mut allowed = "a prefix without host bits, such as 10.0.0.0/8 or 0.0.0.0/0".to_owned();

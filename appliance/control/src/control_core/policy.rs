@@ -16,6 +16,7 @@ use crate::config::{Config, Dvipa, Role, StaticSa};
 pub fn policy(config: &Config) -> Policy {
     Policy::new(own_addresses(config), Spd::new(policies(&config.connections, &config.static_sas)))
         .with_services(config.dvipas.iter().flat_map(services))
+        .with_filters(config.filters.iter().cloned())
 }
 
 /// A DVIPA's `services:` as the destination port table of the data path.

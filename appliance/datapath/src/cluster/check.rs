@@ -125,6 +125,9 @@ impl<Q: PortQueue> DataCore<Q> {
             return Err((packet, DropReason::Congested));
         }
         let peer = entry.sa.shared().parameters().peer;
+        if !self.policy.permits(&inner.flow, inner.fragment) {
+            return Err((packet, DropReason::Filter));
+        }
         match self.serviced(peer, &inner, Source::Bytes(packet.frame.bytes()), now) {
             Ok(flow) => {
                 let (hash, EspPacket { frame, place }) = (flow.symmetric_hash(&self.seed), packet);

@@ -31,6 +31,8 @@ impl<Q: PortQueue> DataCore<Q> {
         let Some(entry) = find_mut(&mut self.sas, &place) else {
             return self.drops.end(frame, DropReason::SpiUnknown);
         };
+        // Where this owner only passes packets on, the target's half filters.
+        let is_filtered = matches!(body, Body::Opened);
         match body {
             // Authenticated by another core, for which its number is taken; this one takes it for itself.
             Body::Sealed => return self.open_routed(EspPacket { frame, place }, Some(flow), now),
@@ -61,7 +63,7 @@ impl<Q: PortQueue> DataCore<Q> {
             peer,
             return_mtu,
             is_routed: true,
-            is_filtered: true,
+            is_filtered,
         };
         self.deliver(packet, now);
     }

@@ -121,6 +121,15 @@ pub struct Bench {
     pub reports: Vec<Report>,
 }
 
+/// The policy of an appliance that is set up so.
+pub fn policy_of(setup: &Setup) -> Policy {
+    let mut ours: Vec<IpAddr> = [DVIPA, OTHER_DVIPA, NETWORK_ADDRESS, INSIDE_ADDRESS].map(Into::into).to_vec();
+    ours.extend(setup.member.map(cluster::trusted_address));
+    Policy::new(ours, Spd::new(setup.policies.clone()))
+        .with_services(setup.services.clone())
+        .with_filters(setup.filters.clone())
+}
+
 impl Bench {
     /// The usual bench with so many cores.
     pub fn new(cores: usize) -> Bench {
@@ -128,11 +137,9 @@ impl Bench {
     }
 
     pub fn with(setup: Setup) -> Bench {
-        let mut ours: Vec<IpAddr> = [DVIPA, OTHER_DVIPA, NETWORK_ADDRESS, INSIDE_ADDRESS].map(Into::into).to_vec();
-        ours.extend(setup.member.map(cluster::trusted_address));
         let common = Common {
             routes: Arc::new(routes(true)),
-            policy: Arc::new(Policy::new(ours, Spd::new(setup.policies.clone())).with_services(setup.services.clone())),
+            policy: Arc::new(policy_of(&setup)),
             seed: SEED,
             sad_seed: SadSeed::new([0xa5; 32]),
             capacity: setup.capacity,

@@ -8,7 +8,7 @@ use datapath::cluster::ClusterCapacity;
 use datapath::connections::Timeouts;
 use datapath::core::Capacity;
 use datapath::forwarding::{Mac, PortFacts, PortRole};
-use datapath::policy::Service;
+use datapath::policy::{Filter, Service};
 use datapath::routes::{PortId, RouteTable, StaticRoute};
 use datapath::sas::{InboundEntry, Notes, OutboundEntry};
 use ipsec::outbound::{OutboundSa, OutboundShared, OuterPolicy};
@@ -34,6 +34,7 @@ pub struct Setup {
     pub timeouts: Timeouts,
     pub policies: Vec<spd::Policy>,
     pub services: Vec<Service>,
+    pub filters: Vec<Filter>,
     /// Whether the next hops are known from the start.
     pub neighbours: bool,
     /// Which member of a cluster this is, if it is in one.
@@ -56,6 +57,7 @@ impl Setup {
             timeouts: Timeouts::default(),
             policies: vec![protect("203.0.113.80/32", "0.0.0.0/0")],
             services: Vec::new(),
+            filters: Vec::new(),
             neighbours: true,
             member: None,
             trusted_mtu: 1_700,
