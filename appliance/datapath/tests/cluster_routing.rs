@@ -174,6 +174,44 @@ fn two_peers_on_one_flow_go_to_different_targets_and_a_third_to_none() {
 }
 
 #[test]
+fn two_clients_with_one_inner_address_and_port_behind_different_nats_are_never_mixed() {
+    for (cores, processing) in [(1, Processing::Target), (3, Processing::Target), (2, Processing::Distributor)] {
+        let mut cluster = Cluster::new(3, cores);
+        cluster.processing = processing;
+        let mut client = |peer: u32| {
+            let remote = [198, 51, 100, peer as u8].into();
+            let (spi_in, spi_out, udp_port) = (0xc000_0000 + peer, 0xd000_0000 + peer, Some(40_000 + peer as u16));
+            let identity = if peer == 1 { "one@example" } else { "two@example" };
+            let spec = SaSpec { peer: peer.into(), identity, spi_in, spi_out, remote, udp_port, ..SaSpec::default() };
+            cluster.connect(spec)
+        };
+        let mut clients = [client(1), client(2)];
+        let flow = clients[0].flow(5_000);
+        assert_eq!(flow.key(protocol::TCP), clients[1].flow(5_000).key(protocol::TCP));
+        let mut targets = [None; 2];
+        for round in 0..10 {
+            for (at, client) in clients.iter_mut().enumerate() {
+                let flags = if round == 0 { Flags::SYN } else { Flags::ACK };
+                let packet = flow.tcp(flags, format!("client {at}, round {round}").as_bytes());
+                cluster.client_sends(&client.seal(&packet));
+                cluster.settle();
+                let target = (1..3).find(|&target| !cluster.members[target].delivered.is_empty()).unwrap();
+                assert_eq!(*targets[at].get_or_insert(target), target, "a connection stays with its target");
+                assert_eq!(ip_in(&cluster.delivered(target)[0]), a_hop_later(&packet));
+                let answer = flow.answer().tcp(Flags::ACK, format!("answer {at}, round {round}").as_bytes());
+                cluster.web_sends(target, &answer);
+                cluster.settle();
+                let sent = cluster.sent(target);
+                // Opening checks the NAT's address and port, too.
+                assert_eq!((sent.len(), client.open(&sent[0]).unwrap().inner), (1, a_hop_later(&answer)));
+            }
+        }
+        assert_ne!(targets[0], targets[1], "the service could not tell them apart");
+        (0..3).for_each(|at| cluster.assert_drops(at, &[]));
+    }
+}
+
+#[test]
 fn what_the_trusted_wire_cannot_carry_is_dropped_and_counted() {
     let mut cluster = Cluster::with(2, Setup { trusted_mtu: 1_400, ..Setup::of(1) });
     let mut client = cluster.connect(SaSpec::default());
