@@ -38,20 +38,30 @@ cluster_secrets() {
 
 # member_configure MEMBER PROCESSING SEQUENCE PROTECT CLIENT…
 member_configure() {
-    local member=$1 processing=$2 sequence=$3 protect=$4 kind=target client connections='' secrets='' file
+    local member=$1 processing=$2 sequence=$3 protect=$4 kind=target client other id=0 connections='' secrets='' members='' targets='' file
     shift 4
     file=$(node_dir "$member")/phalanx.yaml
     if [[ $member == d1 ]]; then kind=distributor; fi
     for client in "$@"; do
         connections+=$(sed -e "s|@CLIENT@|$client|g" -e "s|@REMOTE_TS@|${cluster_remote_ts[$client]}|" \
+            -e "s|@MODE@|${peer_mode[$client]:-tunnel}|" -e "s|@ESP_PROPOSALS@|${peer_esp_proposals[$client]:-$esp_proposals}|" \
             "$PHALANX_LIB/templates/connection.yaml")$'\n'
         secrets+="  ike-$client: {id: [$client.example], file: $client.psk}"$'\n'
     done
+    for other in "${cluster_members[@]}"; do
+        id=$((id + 1))
+        members+="    - {name: $other, id: $id, address: ${cluster_trusted[$other]}}"$'\n'
+    done
+    for other in "${cluster_targets[@]}"; do targets+="${targets:+, }{member: $other}"; done
     cat "$PHALANX_LIB/templates/cluster.yaml" "$PHALANX_LIB/templates/$kind.yaml" |
-        awk -v connections="$connections" -v secrets="$secrets" \
-            '/@CONNECTIONS@/ { printf "%s", connections; next } /@SECRETS@/ { printf "%s", secrets; next } { print }' |
+        awk -v connections="$connections" -v secrets="$secrets" -v members="$members" '
+            /@CONNECTIONS@/ { printf "%s", connections; next }
+            /@SECRETS@/ { printf "%s", secrets; next }
+            /@MEMBERS@/ { printf "%s", members; next }
+            { print }' |
         sed -e "s|@MEMBER@|$member|g" -e "s|@DATA@|${cluster_cores:-0}|" -e "s|@QPAIRS@|${cluster_qpairs:-}|g" \
             -e "s|@PROCESSING@|$processing|" -e "s|@SEQUENCE@|$sequence|" -e "s|@PROTECT@|$protect|" \
+            -e "s|@TARGETS@|$targets|" -e "s|@PEER_WINDOW@|${cluster_peer_window:-128}|" \
             -e "s|@NETWORK@|${cluster_network[$member]}|" -e "s|@TRUSTED@|${cluster_trusted[$member]}|" \
             -e "s|@INSIDE@|${cluster_inside[$member]:-}|" -e "s|@WEB@|${cluster_web[$member]:-}|" >"$file"
     chmod 600 "$file"
@@ -82,5 +92,7 @@ member_stop() {
 }
 member_stopped() { ! node_runs "$1" phalanx; }
 
-# cluster_ready — the owner has both targets, ready.
-cluster_ready() { [[ $(member_show d1 targets 2>/dev/null | jq 'map(select(.state == "ready")) | length') == 2 ]]; }
+# cluster_ready — the owner has all targets, ready.
+cluster_ready() {
+    [[ $(member_show d1 targets 2>/dev/null | jq 'map(select(.state == "ready")) | length') == "${#cluster_targets[@]}" ]]
+}

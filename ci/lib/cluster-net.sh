@@ -9,19 +9,34 @@
 #
 # The web servers hold the DVIPA on their loopbacks. On the network, d1 alone answers for it.
 
-cluster_members=(d1 t1 t2)
-declare -A cluster_network=([d1]=192.0.2.10 [t1]=192.0.2.11 [t2]=192.0.2.12)
-declare -A cluster_trusted=([d1]=10.255.0.1 [t1]=10.255.0.2 [t2]=10.255.0.3)
-declare -A cluster_management=([d1]=10.254.0.1 [t1]=10.254.0.2 [t2]=10.254.0.3)
-declare -A cluster_inside=([t1]=10.9.1.1 [t2]=10.9.2.1)
-declare -A cluster_web=([t1]=10.9.1.80 [t2]=10.9.2.80)
-declare -A cluster_web_node=([t1]=web1 [t2]=web2)
+declare -A cluster_network=() cluster_trusted=() cluster_management=() cluster_inside=() cluster_web=() cluster_web_node=()
+
+# cluster_sized TARGETS — the distributor d1 and so many targets, t1, t2, …, each with its web server; at most six.
+cluster_sized() {
+    local number member
+    cluster_members=(d1) cluster_targets=() cluster_webs=()
+    for ((number = 1; number <= $1; number++)); do
+        member=t$number
+        cluster_members+=("$member") cluster_targets+=("$member") cluster_webs+=("web$number")
+        cluster_inside[$member]=10.9.$number.1
+        cluster_web[$member]=10.9.$number.80
+        cluster_web_node[$member]=web$number
+    done
+    number=0
+    for member in "${cluster_members[@]}"; do
+        cluster_network[$member]=192.0.2.$((10 + number))
+        number=$((number + 1))
+        cluster_trusted[$member]=10.255.0.$number
+        cluster_management[$member]=10.254.0.$number
+    done
+}
+cluster_sized 2
 client3_address=198.18.0.11
 client3_router=198.18.0.1
 etcd_address=10.254.0.7
 # What the widest packet of the network needs beside itself on its way between members.
 trusted_mtu=1700
-export cluster_members client3_address etcd_address
+export cluster_members cluster_targets cluster_webs client3_address etcd_address
 
 # switch NODE — a bridge; cables are plugged in by plug.
 switch() {
@@ -41,12 +56,21 @@ plug() {
 
 # cluster_network_up — the nodes must stand.
 cluster_network_up() {
-    local member
-    for member in lan trunk etcd; do switch "$member"; done
     link client1 eth0 router client1
     link client2 eth0 nat inside
     link nat outside router nat
     link client3 eth0 router client3
+    clients_addresses
+    address client3 "$client3_address/24" eth0
+    address router "$client3_router/24" client3
+    route client3 default via "$client3_router"
+    cluster_fabric_up
+}
+
+# cluster_fabric_up — all but the clients, up to the router.
+cluster_fabric_up() {
+    local member
+    for member in lan trunk etcd; do switch "$member"; done
     plug router phalanx lan router
     for member in "${cluster_members[@]}"; do
         plug "$member" net0 lan "$member"
@@ -55,13 +79,9 @@ cluster_network_up() {
         address "$member" "${cluster_management[$member]}/24" mg0
     done
     address etcd "$etcd_address/24" bridge
-    clients_addresses
-    address client3 "$client3_address/24" eth0
-    address router "$client3_router/24" client3
-    route client3 default via "$client3_router"
     address router "$network_router/24" phalanx
     in_net router sysctl -q -w net.ipv4.ip_forward=1
-    for member in t1 t2; do cluster_web_up "$member"; done
+    for member in "${cluster_targets[@]}"; do cluster_web_up "$member"; done
     route router "$dvipa/32" dev phalanx
 }
 

@@ -7,7 +7,7 @@ cluster_file_bytes=4000000
 cluster_downloads=8
 cluster_room_mb=800
 cluster_results=()
-cluster_targets='[]'
+cluster_target_rows='[]'
 
 # cluster_run JSON KEEP PROCESSING SEQUENCE PROTECT
 cluster_run() {
@@ -64,34 +64,34 @@ cluster_network() {
     step "Building the network"
     local node client
     for client in "${cluster_clients[@]}"; do node_start "$client" "$(chroot_path "${peer_suite[$client]}")"; done
-    for node in nat router lan trunk etcd "${cluster_members[@]}" web1 web2; do node_start "$node"; done
+    for node in nat router lan trunk etcd "${cluster_members[@]}" "${cluster_webs[@]}"; do node_start "$node"; done
     cluster_network_up
     note "client1 ─────── router ─┬─ d1, the distributor"
     note "client2 ── nat ───┤     ├─ t1, a target ─── web1"
     note "client3 ──────────┘     └─ t2, a target ─── web2"
     say "the address of the service, the DVIPA, is $dvipa; web1 and web2 have it on their loopbacks"
     say "a switch of its own, the trusted port, joins d1, t1 and t2"
-    cluster_webs
+    cluster_webs_serve
 }
 
-# cluster_webs — the same file on both, under a name that must not be readable on a client's wire; and one that says which
-# of the two it is.
-cluster_webs() {
+# cluster_webs_serve — the same file on all, under a name that must not be readable on a client's wire; and one that says
+# which of them it is.
+cluster_webs_serve() {
     local node first
     one_path="secret-$(head -c 12 /dev/urandom | base64 -w 0 | tr '+/' '-_')"
     first=$(node_dir web1)/www
-    for node in web1 web2; do
+    for node in "${cluster_webs[@]}"; do
         mkdir -p "$(node_dir "$node")/www"
         printf '%s\n' "$node" >"$(node_dir "$node")/www/whoami"
     done
     head -c "$cluster_file_bytes" /dev/urandom >"$first/$one_path"
-    cp "$first/$one_path" "$(node_dir web2)/www/"
+    for node in "${cluster_webs[@]:1}"; do cp "$first/$one_path" "$(node_dir "$node")/www/"; done
     one_sha256=$(sha256sum "$first/$one_path" | cut -d' ' -f1)
-    for node in web1 web2; do
-        node_spawn "$node" httpd busybox httpd -f -p "$dvipa:80" -h "$(node_dir "$node")/www"
+    for node in "${cluster_webs[@]}"; do
+        node_spawn "$node" httpd busybox httpd -f -v -p "$dvipa:80" -h "$(node_dir "$node")/www"
         wait_until 5 node_exec "$node" curl -s -o /dev/null "http://$dvipa/whoami" || die "the web server on $node did not start"
     done
-    say "both serve $((cluster_file_bytes / 1000000)) MB of random bytes, sha256 ${one_sha256:0:16}…"
+    say "they serve $((cluster_file_bytes / 1000000)) MB of random bytes, sha256 ${one_sha256:0:16}…"
 }
 
 cluster_members_up() {
@@ -158,9 +158,9 @@ cluster_client() {
 # cluster_shares — which target has which of client1's connections; a closed one is remembered for some seconds.
 cluster_shares() {
     local name rows
-    for name in t1 t2; do
+    for name in "${cluster_targets[@]}"; do
         rows=$(member_show "$name" connections | jq '[.[] | select(.peer == "client1.example")] | length')
-        cluster_targets=$(jq -c --arg name "$name" --argjson count "$rows" '. + [{name: $name, connections: $count}]' <<<"$cluster_targets")
+        cluster_target_rows=$(jq -c --arg name "$name" --argjson count "$rows" '. + [{name: $name, connections: $count}]' <<<"$cluster_target_rows")
         if ((rows > 0)); then
             good "$name has $rows of its connections, under SAs that d1 negotiated"
         else
@@ -300,7 +300,7 @@ cluster_books() {
 cluster_stop() {
     step "Stopping"
     local member client status
-    for member in d1 t1 t2; do
+    for member in "${cluster_members[@]}"; do
         if ! member_stop "$member"; then
             wrong "$member did not stop within 10 seconds"
             continue
@@ -320,7 +320,7 @@ cluster_verdict() {
     [[ -z $one_failed ]] || ok=false
     if [[ -n $1 ]]; then
         jq -n --argjson ok "$ok" --argjson seconds "$2" --argjson clients "[$(IFS=,; echo "${cluster_results[*]}")]" \
-            --argjson targets "$cluster_targets" --argjson via "$cluster_via" --argjson reports "$cluster_reports" \
+            --argjson targets "$cluster_target_rows" --argjson via "$cluster_via" --argjson reports "$cluster_reports" \
             --argjson rekeys "$cluster_rekeys" --argjson drops "$cluster_drops" --argjson balance "$cluster_balance" \
             --arg processing "$cluster_processing" --arg sequence "$cluster_sequence" \
             '{scenario: "cluster", processing: $processing, outbound_sequence: $sequence, ok: $ok, seconds: $seconds,

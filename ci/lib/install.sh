@@ -8,6 +8,8 @@ declare -A install_why=(
     [network]="the demo's network: namespaces, address translation, captures"
     [peers]="the demo's clients: Debian trees with two strongSwan releases"
     [service]="the demo's web server, and the coupling facility of its cluster"
+    [forging]="altering captured packets, and searching captures for keys"
+    [vm]="a client whose kernel has ESP, emulated"
     [tools]="reading JSON, fetching, checking the scripts, sending captured packets again"
 )
 declare -A install_packages=(
@@ -15,8 +17,11 @@ declare -A install_packages=(
     [network]="iproute2 nftables ethtool tcpdump procps"
     [peers]="debootstrap"
     [service]="busybox etcd-server etcd-client"
+    [forging]="python3"
+    [vm]="qemu-system-x86"
     [tools]="curl jq shellcheck tcpreplay"
 )
+# What every script needs; who needs more adds it.
 install_order=(build network peers service tools)
 rust_packages=(cargo-web rustc-web rust-web-clippy rustfmt-web)
 rust_oldest=1.91

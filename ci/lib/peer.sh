@@ -6,6 +6,9 @@ declare -A peer_suite=([client1]=trixie [client2]=bookworm [client3]=trixie)
 declare -A peer_raw_esp=([client1]=yes [client2]=no [client3]=yes)
 declare -A peer_encap=([client1]=none [client2]=udp [client3]=none)
 declare -A peer_address=([client1]=$client1_address [client2]=$client2_address [client3]=$client3_address)
+# Who is not named here has the words below it.
+declare -A peer_mode=() peer_esp_proposals=()
+esp_proposals=aes128gcm16-x25519
 declare -A peer_encap_words=([none]="is native (IP protocol 50)" [udp]="is inside UDP port 4500")
 declare -A peer_about=(
     [client1]="on the open network, speaks native ESP (IP protocol 50)"
@@ -21,7 +24,8 @@ peer_configure() {
     local name=$1 dir template
     dir=$(node_dir "$name")
     for template in strongswan.conf swanctl.conf; do
-        sed -e "s|@RAW_ESP@|${peer_raw_esp[$name]}|" -e "s|@DVIPA@|$dvipa|" \
+        sed -e "s|@RAW_ESP@|${peer_raw_esp[$name]:-no}|" -e "s|@DVIPA@|$dvipa|" -e "s|@MODE@|${peer_mode[$name]:-tunnel}|" \
+            -e "s|@ESP_PROPOSALS@|${peer_esp_proposals[$name]:-$esp_proposals}|" \
             -e "s|@CLIENT_ID@|$name.example|" -e "s|@GATEWAY_ID@|gateway.example|" \
             -e "s|@SECRET@|$(cat "$2")|" "$PHALANX_LIB/templates/client.$template" >"$dir/$template"
     done
