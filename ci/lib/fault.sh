@@ -5,8 +5,8 @@
 # The addresses that the appliance sees: of client2, its NAT's.
 declare -A peer_wire_address=([client1]=$client1_address [client2]=$nat_address)
 
-# The only file that web1 serves.
-fault_file() { find "$(node_dir web1)/www" -type f; }
+# The file that web1 serves.
+fault_file() { find "$(node_dir web1)/www" -type f -name "secret-*"; }
 
 # drops REASON… — how many packets the appliance has dropped for any of these reasons.
 drops() {

@@ -29,6 +29,9 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 pub(super) enum Job {
     /// Who owns it?
     AskOwner(IpAddr),
+    /// Is all as it was? Asked now and then: so it shows when the facility falls silent, or goes back in time, though
+    /// nothing is wanted of it. With what an owner believes of the address.
+    Look(IpAddr, Option<Fence>),
     /// It is ours.
     Claim(IpAddr, Claim),
     /// What is there of it?
@@ -56,7 +59,7 @@ pub(super) enum Job {
 impl Job {
     fn request(&self, id: u64) -> Option<Request> {
         Some(match self {
-            Job::AskOwner(address) => ask_owner(id, *address),
+            Job::AskOwner(address) | Job::Look(address, _) => ask_owner(id, *address),
             Job::Claim(_, claim) => claim.request(id),
             Job::Read(_, reading) => reading.request(id)?,
             Job::ForgetAll(fence) => forget_all(id, fence),
@@ -84,6 +87,7 @@ impl Job {
     pub fn fence(&self) -> Option<Fence> {
         match self {
             Job::AskOwner(_) | Job::Claim(..) | Job::Rebirth(_) => None,
+            Job::Look(_, fence) => *fence,
             Job::Read(fence, _)
             | Job::ForgetAll(fence)
             | Job::Deaths(fence, _)
@@ -125,6 +129,14 @@ impl Jobs {
 
     pub fn len(&self) -> usize {
         self.pending.len()
+    }
+
+    /// Looks whether all is as it was, unless that is being asked already.
+    pub fn look(&mut self, dvipa: IpAddr, fence: Option<Fence>) {
+        let is_it = |pending: &Pending| matches!(pending.job, Job::Look(address, _) if address == dvipa);
+        if !self.pending.values().any(is_it) {
+            self.push(Job::Look(dvipa, fence));
+        }
     }
 
     /// The next request to be asked.

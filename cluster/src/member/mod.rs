@@ -366,6 +366,7 @@ impl Dvipa {
     fn judged(&mut self, cx: &mut Shared, job: Job, outcome: &Outcome) -> Result<(), FenceRefused> {
         match job {
             Job::AskOwner(_) => self.owner_seen(cx, outcome),
+            Job::Look(_, fence) => self.looked(fence, outcome)?,
             Job::Claim(_, claim) => self.claim_judged(cx, &claim, outcome),
             Job::Read(fence, reading) => self.page_read(cx, fence, reading, outcome),
             Job::ForgetAll(fence) => self.forgotten_all(cx, fence, outcome),
@@ -395,6 +396,7 @@ impl owner::Owner {
             }
             Job::Marks(_, ticket, raise) => self.marks_raised(ticket, raise.judge(outcome)?),
             Job::AskOwner(_)
+            | Job::Look(..)
             | Job::Claim(..)
             | Job::Read(..)
             | Job::ForgetAll(_)

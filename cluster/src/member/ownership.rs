@@ -9,7 +9,7 @@ use super::owner::Owner;
 use super::seam::Action;
 use super::shared::Shared;
 use crate::facility::Outcome;
-use crate::facility::claim::{Claim, Claimed, Fence, OwnerSeen, Reading, Refused, judge_forgotten};
+use crate::facility::claim::{Claim, Claimed, Fence, OwnerSeen, Reading, Refused, Stale, judge_forgotten};
 use crate::facility::record::RecordError;
 use crate::message::Body;
 
@@ -27,6 +27,16 @@ impl Dvipa {
             Ok(seen) => self.claim_over(cx, seen),
             Err(error) => self.unreadable(cx, &error),
         }
+    }
+
+    /// Whether an address is still owned as its owner believes; of others' addresses nothing follows.
+    pub fn looked(&self, believed: Option<Fence>, outcome: &Outcome) -> Result<(), Refused> {
+        let Some(fence) = believed else { return Ok(()) };
+        let found = OwnerSeen::read(self.address(), outcome)?.record;
+        if found == Some(fence.record) {
+            return Ok(());
+        }
+        Err(Stale { address: self.address(), ours: fence.record, found }.into())
     }
 
     fn claim_over(&mut self, cx: &mut Shared, seen: OwnerSeen) {
@@ -136,7 +146,7 @@ const ASK_AGAIN_AFTER: core::time::Duration = core::time::Duration::from_secs(5)
 /// The address that a job is about.
 pub(super) fn address_of(job: &Job) -> Option<IpAddr> {
     match job {
-        Job::AskOwner(address) | Job::Claim(address, _) => Some(*address),
+        Job::AskOwner(address) | Job::Look(address, _) | Job::Claim(address, _) => Some(*address),
         Job::Rebirth(_) => None,
         Job::Read(..)
         | Job::ForgetAll(_)

@@ -20,8 +20,9 @@ use crate::message::{Body, Delta, Departed, Moved, SecretBytes, ShadowImage, Sho
 use crate::shadow::{ShadowSa, Use};
 use crate::shadow_codec::encode_shadow;
 
-/// How long IKE's message waits for the record of a new SA at most.
-pub(super) const RECORD_PATIENCE: Duration = Duration::from_secs(30);
+/// How long IKE's message waits for the record of a new SA at most: longer than clients repeat theirs (strongSwan does so
+/// for 165 s). Nobody waits for the SA any more when it is given up, and the one that it was to replace has gone on.
+pub(super) const RECORD_PATIENCE: Duration = Duration::from_secs(180);
 /// Most changes, or SAs of a snapshot, in one message.
 const BATCH_MAX: usize = 64;
 /// A message takes no more SAs when it holds this many bytes.

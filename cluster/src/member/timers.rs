@@ -16,18 +16,28 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// How often targets say what they serve though nothing has changed.
 const REPORT_EVERY: Duration = Duration::from_secs(2);
 
+/// How often the coupling facility is looked at though nothing is wanted of it.
+const FACILITY_EVERY: Duration = Duration::from_secs(5);
+
 /// The timers of a member.
 pub(super) struct Timers {
     look_at: Instant,
     pulse_at: Instant,
     report_at: Instant,
+    facility_at: Instant,
     /// Whether another incarnation is being drawn.
     pub is_being_reborn: bool,
 }
 
 impl Timers {
     pub fn new(now: Instant) -> Timers {
-        Timers { look_at: now, pulse_at: now, report_at: now, is_being_reborn: false }
+        Timers {
+            look_at: now,
+            pulse_at: now,
+            report_at: now,
+            facility_at: now + FACILITY_EVERY,
+            is_being_reborn: false,
+        }
     }
 }
 
@@ -35,7 +45,8 @@ impl Member {
     /// When [`Member::handle_timeout`] is to be called, if nothing else is before.
     #[must_use]
     pub fn poll_timeout(&self) -> Instant {
-        let timers = [self.timers.look_at, self.timers.pulse_at, self.timers.report_at];
+        let Timers { look_at, pulse_at, report_at, facility_at, .. } = self.timers;
+        let timers = [look_at, pulse_at, report_at, facility_at];
         let parts = self.dvipas.values().filter_map(Dvipa::next_timeout);
         timers.into_iter().chain(parts).chain(self.cx.jobs.next_timeout()).min().unwrap_or(Instant::MAX)
     }
@@ -54,6 +65,12 @@ impl Member {
         if self.timers.report_at <= now {
             self.timers.report_at = now + REPORT_EVERY;
             self.dvipas.values_mut().for_each(|dvipa| dvipa.is_report_due = true);
+        }
+        if self.timers.facility_at <= now {
+            self.timers.facility_at = now + FACILITY_EVERY;
+            for (&address, dvipa) in &self.dvipas {
+                self.cx.jobs.look(address, dvipa.own.as_ref().map(|own| own.fence));
+            }
         }
         if self.timers.look_at <= now {
             self.timers.look_at = now + LOOK_EVERY;

@@ -183,7 +183,9 @@ fn without_the_facility_a_new_sa_waits_and_is_refused_at_last_while_others_live(
     assert!(world.appliance(OWNER).released.contains(&waits), "it waited, and came");
     world.is_facility_up = false;
     let never = world.birth(3);
-    world.run_for(SECOND * 40);
+    world.run_for(SECOND * 170);
+    assert!(world.appliance(OWNER).refused.is_empty(), "its peer may still ask for it");
+    world.run_for(SECOND * 15);
     assert!(world.appliance(OWNER).refused.contains(&never));
     assert!(!world.appliance(OWNER).installed.contains_key(&never));
     assert_eq!(world.appliance(OWNER).owned.len(), 1);

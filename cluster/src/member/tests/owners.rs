@@ -100,12 +100,8 @@ fn only_members_who_may_own_are_followed() {
     assert_eq!(world.member(ONE).dvipas()[0].owner, Some(OWNER));
 }
 
-#[test]
-fn an_owner_that_was_fenced_out_says_so_and_serves_nothing_more() {
-    let mut world = World::running(5);
-    let id = world.birth(1);
-    world.run_for(SECOND / 2);
-    // Somebody else's hand.
+/// Somebody else's hand makes TWO the owner.
+fn fence_out(world: &mut World) {
     let key = crate::facility::name::dvipa(dvipa());
     let record = crate::facility::record::DvipaRecord {
         owner: TWO,
@@ -115,12 +111,43 @@ fn an_owner_that_was_fenced_out_says_so_and_serves_nothing_more() {
     let change = vec![crate::facility::Change::Put(key, record.encode())];
     let request = crate::facility::Request { id: 1, compare: vec![], change, read: vec![] };
     world.store.execute(&request).unwrap();
+}
+
+#[test]
+fn an_owner_that_was_fenced_out_says_so_and_serves_nothing_more() {
+    let mut world = World::running(5);
+    let id = world.birth(1);
+    world.run_for(SECOND / 2);
+    fence_out(&mut world);
     let late = world.birth(2);
     world.run_for(SECOND);
     let owner = world.appliance(OWNER);
     assert!(owner.refused.contains(&late) && !owner.installed.contains_key(&id));
     assert_eq!(owner.owned.get(&dvipa()), Some(&8), "the only one who may own it claims it anew");
     assert!(world.is_eligible(ONE));
+}
+
+#[test]
+fn an_owner_that_wants_nothing_of_the_facility_still_learns_that_it_is_fenced_out_or_silent() {
+    let mut world = World::running(15);
+    let id = world.birth(1);
+    world.run_for(SECOND);
+    fence_out(&mut world);
+    world.run_for(SECOND * 7);
+    let owner = world.appliance(OWNER);
+    assert_eq!((owner.owned.get(&dvipa()), owner.installed.contains_key(&id)), (Some(&8), false));
+    assert!(world.is_eligible(ONE));
+    world.is_facility_up = false;
+    world.run_for(SECOND * 7);
+    for member in [OWNER, ONE, TWO] {
+        assert!(world.member(member).facility().0.is_some(), "member {member} believes that the facility answers");
+    }
+    world.is_facility_up = true;
+    world.run_for(SECOND * 7);
+    for member in [OWNER, ONE, TWO] {
+        assert!(world.member(member).facility().0.is_none(), "member {member} believes that the facility is silent");
+    }
+    assert_eq!(world.appliance(OWNER).owned.get(&dvipa()), Some(&8));
 }
 
 #[test]
