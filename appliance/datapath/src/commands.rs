@@ -83,7 +83,7 @@ impl<Q: PortQueue> DataCore<Q> {
                 let next = self.connections.list(cursor, &mut page);
                 Some(Event::Connections { page, next })
             }
-            Command::Fabric(fabric) => self.take_fabric(fabric, now),
+            Command::Fabric { fabric, at } => self.take_fabric(fabric, at, now),
             Command::FrameKeys { keys, engine } => {
                 let part = self.part.as_mut()?;
                 part.guard.learn(now, *keys, engine).map(|expired| retired(Retired::FrameKeys(expired)))

@@ -22,6 +22,7 @@ use ipsec::Spi;
 use ipsec::engine::Engine;
 use ipsec::iv::IvGenerator;
 use ipsec::sa::{Direction, PeerId, SaParameters};
+use ipsec::time::Instant;
 use rtrb::{Consumer, Producer, RingBuffer};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -120,7 +121,12 @@ pub enum Command {
         page: Vec<Connection>,
     },
     /// Route by this view of the cluster from now on. Ignored by a core that was not made to join one.
-    Fabric(Arc<Fabric>),
+    Fabric {
+        /// The view.
+        fabric: Arc<Fabric>,
+        /// When it was made: no seal that it rests on was set later.
+        at: Instant,
+    },
     /// Protect frames to and from a member with these keys from now on.
     FrameKeys {
         /// Of a new session with it.

@@ -3,8 +3,7 @@
 
 use super::jobs::Job;
 use super::notice::Notice;
-use super::owner::{Owner, Standing, Ticket};
-use super::seam::Action;
+use super::owner::{Awaited, Owner, Standing, Ticket};
 use super::shared::Shared;
 use crate::facility::claim::Fence;
 use crate::facility::members::{AdmitTarget, RecordDrained};
@@ -23,9 +22,8 @@ impl Owner {
         cx.actions.fabric_changed();
         if on {
             // Only what the cores count when all of them know can say that there is nothing left.
-            let ticket = cx.next_ticket();
-            self.tickets.insert(ticket, Ticket { target: member, incarnation, batch: 0 });
-            cx.actions.push_after_fabric(Action::Forget { ticket, entries: Vec::new(), target: member });
+            let ticket = Ticket { target: member, incarnation, awaited: Awaited::Draining };
+            self.tickets.insert(cx.await_cores(None), ticket);
         }
         cx.tables_changed();
         cx.notice(Notice::Drains { dvipa: self.fence.address, epoch: self.fence.record.epoch, target: member, on });

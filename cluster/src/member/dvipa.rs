@@ -34,6 +34,8 @@ pub(super) struct Dvipa {
     pub active: Vec<ActivePort>,
     /// Whether the owner knows these, and the claim was acknowledged in this session.
     pub is_acknowledged: bool,
+    /// The ticket of an epoch that not every core here has heard of yet: nothing is acknowledged before.
+    pub epoch_ticket: Option<u64>,
     pub is_report_due: bool,
     /// What operators want of targets, until the owner could be told.
     pub wishes: Vec<(MemberId, bool)>,
@@ -59,6 +61,7 @@ impl Dvipa {
             ready: None,
             active: Vec::new(),
             is_acknowledged: false,
+            epoch_ticket: None,
             is_report_due: false,
             wishes: Vec::new(),
             is_muted: false,
@@ -227,14 +230,26 @@ impl Dvipa {
         Ok(())
     }
 
-    /// A new owner, a new epoch: all SAs of the one before are void here.
+    /// A new owner, a new epoch: no frame of the one before is taken any more. When every core knows that, the rest follows.
     pub fn begin_epoch(&mut self, cx: &mut Shared, owner: MemberId, epoch: Epoch) {
-        self.say_held(cx, owner, epoch);
-        self.cache.clear(cx, self.settings.address, "its epoch has passed");
-        self.stopped.clear(cx);
         (self.owner, self.epoch) = (Some(owner), epoch);
         self.is_acknowledged = false;
+        self.stopped.oldest_serial = Serial(0);
         cx.actions.fabric_changed();
+        self.epoch_ticket = Some(cx.await_cores(Some(self.settings.address)));
+    }
+
+    /// No core takes frames of the epoch before, and what the SAs have carried is known as of now: that is final. Their
+    /// owner is told, all of them are void, and only then the claim is acknowledged.
+    pub fn epoch_heard(&mut self, cx: &mut Shared) {
+        self.epoch_ticket = None;
+        if let Some(owner) = self.owner {
+            self.say_held(cx, owner, self.epoch);
+        }
+        self.cache.clear(cx, self.settings.address, "its epoch has passed");
+        self.stopped.clear(cx);
+        cx.actions.fabric_changed();
+        self.acknowledge(cx);
     }
 
     /// How far it had come, before that is void: a new owner that takes SAs over needs to know.
@@ -252,7 +267,8 @@ impl Dvipa {
 
     /// Tells the owner where this member stands, in a session that is new to both.
     pub fn acknowledge(&mut self, cx: &mut Shared) {
-        let Some(owner) = self.owner.filter(|&owner| !cx.is_expelled && cx.reaches(owner)) else { return };
+        let is_ready = !cx.is_expelled && self.epoch_ticket.is_none();
+        let Some(owner) = self.owner.filter(|&owner| is_ready && cx.reaches(owner)) else { return };
         let (incarnation, position) = (cx.incarnation, self.cache.position());
         cx.say(owner, self.settings.address, self.epoch, Body::ClaimAcknowledged { incarnation, position });
         self.is_acknowledged = true;
@@ -296,7 +312,7 @@ impl Dvipa {
         }
         self.cache.clear(cx, dvipa, "its owner owns the address no more");
         self.stopped.clear(cx);
-        self.owner = None;
+        (self.owner, self.epoch_ticket) = (None, None);
         cx.actions.push(Action::Disown { dvipa });
         cx.actions.fabric_changed();
         cx.notice(Notice::Disowned { dvipa, epoch: own.epoch(), why: why.to_owned() });
@@ -312,7 +328,8 @@ impl Dvipa {
             processing: self.settings.processing,
             oldest_serial: self.stopped.oldest_serial.max(Serial(0)),
             targets: self.own.as_ref().map(Owner::fabric_targets).unwrap_or_default(),
-            is_settling: self.own.as_ref().is_some_and(Owner::is_settling),
+            // An owner that was a target has SAs of the epoch before until all its cores have heard that they are void.
+            is_settling: self.own.as_ref().is_some_and(|own| self.epoch_ticket.is_some() || own.is_settling()),
         })
     }
 }

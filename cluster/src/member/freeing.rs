@@ -5,7 +5,7 @@ use core::time::Duration;
 
 use ipsec::time::Instant;
 
-use super::owner::{Owner, Standing, Ticket};
+use super::owner::{Awaited, Owner, Standing, Ticket};
 use super::seam::{Action, EntryKey};
 use super::shared::{Refused, Shared};
 use crate::id::{Incarnation, MemberId, Serial};
@@ -51,10 +51,10 @@ impl Owner {
         for top in tops {
             self.raise_floor(cx, *top);
         }
-        let ticket = cx.next_ticket();
-        self.tickets.insert(ticket, Ticket { target: from, incarnation, batch });
-        cx.actions.push(Action::Forget { ticket, entries, target: from });
+        cx.actions.push(Action::Forget { entries, target: from });
         cx.actions.fabric_changed();
+        let ticket = Ticket { target: from, incarnation, awaited: Awaited::Freeing(batch) };
+        self.tickets.insert(cx.await_cores(None), ticket);
         Ok(())
     }
 
@@ -68,22 +68,32 @@ impl Owner {
         }
     }
 
-    /// Every core has forgotten the entries of a ticket.
-    pub fn forgotten(&mut self, cx: &mut Shared, ticket: u64) {
-        let Some(Ticket { target: member, incarnation, batch }) = self.tickets.remove(&ticket) else { return };
-        let is_first = |other: &Ticket| other.target == member && other.batch > 0 && other.batch < batch;
+    /// Every core has heard of what a ticket is about.
+    pub fn heard(&mut self, cx: &mut Shared, ticket: u64) {
+        let Some(Ticket { target: member, incarnation, awaited }) = self.tickets.remove(&ticket) else { return };
         let Some(target) = self.targets.get_mut(&member).filter(|target| target.incarnation == incarnation) else {
             return;
         };
-        if batch == 0 {
+        match awaited {
+            Awaited::Freeing(batch) => self.forgotten(cx, member, batch),
             // What was counted before says nothing.
-            (target.is_drain_known, target.connections) = (target.is_draining, None);
-        } else if !self.tickets.values().any(is_first) {
-            let next = self.tickets.values().filter(|other| other.target == member && other.batch > 0);
-            let done = next.map(|other| other.batch - 1).min().unwrap_or(target.freed_seen);
-            target.freed_done = target.freed_done.max(done);
-            self.acknowledge_freed(cx, member);
+            Awaited::Draining => (target.is_drain_known, target.connections) = (target.is_draining, None),
+            Awaited::Suspension => self.suspended(cx, member, incarnation),
         }
+    }
+
+    /// Every core has forgotten the entries of a freeing.
+    fn forgotten(&mut self, cx: &mut Shared, member: MemberId, batch: u64) {
+        let others = self.tickets.values().filter(|other| other.target == member).filter_map(Ticket::batch);
+        let first = others.min();
+        if first.is_some_and(|first| first < batch) {
+            return;
+        }
+        if let Some(target) = self.targets.get_mut(&member) {
+            let done = first.map_or(target.freed_seen, |first| first - 1);
+            target.freed_done = target.freed_done.max(done);
+        }
+        self.acknowledge_freed(cx, member);
     }
 
     fn acknowledge_freed(&mut self, cx: &mut Shared, member: MemberId) {

@@ -1,11 +1,11 @@
-//! Losing a target: its frames stop, its loss is recorded, every SA born before is sealed for good and rekeyed, and only
+//! Losing a target: its frames stop on every core, its loss is recorded, every SA born before is sealed for good and rekeyed, and only
 //! then are its connections given up. Whether it is really lost does not matter: it may come back only empty.
 
 use core::time::Duration;
 
 use super::jobs::Job;
 use super::notice::Notice;
-use super::owner::{Lost, Owner, Standing};
+use super::owner::{Awaited, Lost, Owner, Standing, Ticket};
 use super::seam::Action;
 use super::shared::Shared;
 use crate::facility::births::{SealBefore, Sealed};
@@ -17,9 +17,8 @@ use crate::id::{Incarnation, MemberId};
 const REKEY_EVERY: Duration = Duration::from_millis(200);
 
 impl Owner {
-    /// Gives a target up. Frames to it stop; nothing else happens before it is recorded.
+    /// Gives a target up. Frames to it stop; nothing else happens before every core has heard that, and it is recorded.
     pub fn lose(&mut self, cx: &mut Shared, member: MemberId, why: &'static str) {
-        let before = Birth { epoch: self.epoch(), order: self.order + 1 };
         let Some(target) = self.targets.get_mut(&member) else { return };
         match target.standing {
             Standing::Losing | Standing::Lost | Standing::Left => return,
@@ -34,7 +33,17 @@ impl Owner {
         cx.notice(Notice::Losing { dvipa: self.fence.address, epoch: self.epoch(), target: member, incarnation, why });
         self.charge_ledgers(member, incarnation);
         self.sender_comes_or_goes(cx, member, false);
-        self.record_loss(cx, member, incarnation, before);
+        let ticket = Ticket { target: member, incarnation, awaited: Awaited::Suspension };
+        self.tickets.insert(cx.await_cores(None), ticket);
+    }
+
+    /// No core sends to a target any more. So what was born by now is all that it can have had packets of, however late:
+    /// SAs that are born from now on need no seal.
+    pub fn suspended(&mut self, cx: &mut Shared, member: MemberId, incarnation: Incarnation) {
+        if self.targets.get(&member).is_some_and(|target| target.standing == Standing::Losing) {
+            let before = Birth { epoch: self.epoch(), order: self.order + 1 };
+            self.record_loss(cx, member, incarnation, before);
+        }
     }
 
     fn record_loss(&mut self, cx: &mut Shared, member: MemberId, incarnation: Incarnation, before: Birth) {
@@ -129,6 +138,7 @@ impl Owner {
             // Those SAs only that were there before the claim.
             let before = Birth { epoch: self.epoch(), order: 0 };
             for (member, incarnation) in core::mem::take(&mut self.awaited) {
+                self.given_up.insert((member, incarnation));
                 self.record_loss(cx, member, incarnation, before);
             }
             cx.actions.fabric_changed();

@@ -48,10 +48,12 @@ pub(super) struct Owner {
     pub sealed_before: Birth,
     /// When the next sealed SA may be rekeyed.
     pub next_rekey_at: Instant,
-    /// What the cores are still forgetting.
+    /// What the cores have not all heard yet.
     pub tickets: BTreeMap<u64, Ticket>,
     /// Lost starts that SAs still remember.
     pub lost: Vec<Lost>,
+    /// Starts that did not answer the claim in time: they may come back as others only.
+    pub given_up: BTreeSet<(MemberId, Incarnation)>,
     /// SAs whose ledgers may have something to tell.
     pub uneven: BTreeSet<Spi>,
     /// Whether some have become so since that was looked at.
@@ -163,13 +165,33 @@ pub enum Standing {
     Left,
 }
 
-/// Entries that the cores are forgetting.
+/// What goes on when every core has heard of it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Ticket {
     pub target: MemberId,
     pub incarnation: Incarnation,
-    /// Which freeing; 0 where there is none, and only the fabric is to be known.
-    pub batch: u64,
+    pub awaited: Awaited,
+}
+
+/// What every core is to have done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Awaited {
+    /// Forgotten the entries of this freeing, and its frames carry the new serial.
+    Freeing(u64),
+    /// No new connections go to the target.
+    Draining,
+    /// No frames go to the target.
+    Suspension,
+}
+
+impl Ticket {
+    /// Which freeing it is about.
+    pub fn batch(&self) -> Option<u64> {
+        match self.awaited {
+            Awaited::Freeing(batch) => Some(batch),
+            Awaited::Draining | Awaited::Suspension => None,
+        }
+    }
 }
 
 /// A start that was lost while SAs born before this were there.
@@ -207,6 +229,7 @@ impl Owner {
             next_rekey_at: now,
             tickets: BTreeMap::new(),
             lost: Vec::new(),
+            given_up: BTreeSet::new(),
             uneven: BTreeSet::new(),
             is_uneven_new: false,
             peers: BTreeMap::new(),

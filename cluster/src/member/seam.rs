@@ -177,10 +177,15 @@ pub enum Action {
     },
     /// As the owner: the SA delivers only on entries that are there now, and creates none.
     Seal(ChildId),
-    /// As the owner: forget these entries, which that target had. Answer with [`Told::Forgotten`] once every core has.
-    Forget {
+    /// Answer with [`Told::Heard`] once every core has executed all that was told before this.
+    Await {
         /// Comes back in the answer.
         ticket: u64,
+        /// What every SA of this address has carried by then is told first, by [`Told::Use`].
+        tops_of: Option<IpAddr>,
+    },
+    /// As the owner: forget these entries, which that target had.
+    Forget {
         /// Which entries.
         entries: Vec<EntryKey>,
         /// Who had them.
@@ -320,9 +325,9 @@ pub enum Told {
     Installed(ChildId),
     /// A core had no room for this SA.
     InstallFailed(ChildId),
-    /// Every core has forgotten the entries of this ticket, and carries the serial of the last [`Action::Fabric`].
-    Forgotten {
-        /// The ticket of [`Action::Forget`].
+    /// Every core has executed all that was told before [`Action::Await`].
+    Heard {
+        /// The ticket of it.
         ticket: u64,
     },
     /// As the owner: it is long since the target has confirmed this entry (or it is new); said once a while.

@@ -34,9 +34,9 @@ impl Member {
             }
             Told::Installed(child) => self.installed(child, true),
             Told::InstallFailed(child) => self.installed(child, false),
-            Told::Forgotten { ticket } => {
-                for own in self.dvipas.values_mut().filter_map(|dvipa| dvipa.own.as_mut()) {
-                    own.forgotten(&mut self.cx, ticket);
+            Told::Heard { ticket } => {
+                for dvipa in self.dvipas.values_mut() {
+                    dvipa.heard(&mut self.cx, ticket);
                 }
             }
             Told::Unverified { entry, target, incarnation } => self.unverified(entry, target, incarnation),
@@ -160,6 +160,16 @@ impl Dvipa {
     /// Whether an entry belongs to this address: by its peer, who has SAs of one address only, else by where it goes.
     fn may_have(&self, entry: &EntryKey) -> bool {
         self.cache.knows_peer(entry.peer) || self.address() == entry.flow.dst
+    }
+
+    /// Every core has heard what was told before this ticket.
+    fn heard(&mut self, cx: &mut Shared, ticket: u64) {
+        if self.epoch_ticket == Some(ticket) {
+            self.epoch_heard(cx);
+        }
+        if let Some(own) = &mut self.own {
+            own.heard(cx, ticket);
+        }
     }
 
     /// A session has ended: what was under way in it is said again in the next.

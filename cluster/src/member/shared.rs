@@ -108,7 +108,7 @@ pub(super) struct Shared {
     pub loopback: VecDeque<Zeroizing<Vec<u8>>>,
     pub actions: Actions,
     pub jobs: Jobs,
-    /// The last ticket of an [`Action::Forget`].
+    /// The last ticket of an [`Action::Await`].
     pub ticket: u64,
     /// Where the cluster's sender counter stood when it was last read.
     pub senders: SenderNumber,
@@ -187,8 +187,11 @@ impl Shared {
         self.are_tables_stale = true;
     }
 
-    pub fn next_ticket(&mut self) -> u64 {
+    /// Waits until every core knows the fabric as it stands now, and has done all that was told before; the ticket of the
+    /// answer. With `tops_of` what the SAs of that address have carried by then is told before it.
+    pub fn await_cores(&mut self, tops_of: Option<IpAddr>) -> u64 {
         self.ticket += 1;
+        self.actions.push_after_fabric(Action::Await { ticket: self.ticket, tops_of });
         self.ticket
     }
 }

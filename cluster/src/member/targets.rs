@@ -34,6 +34,10 @@ impl Owner {
     }
 
     fn starts(&mut self, cx: &mut Shared, member: MemberId, serves: bool, incarnation: Incarnation, position: u64) {
+        if self.given_up.contains(&(member, incarnation)) {
+            // Its loss is being recorded, which must not overtake its admission.
+            return self.expel(cx, member, incarnation);
+        }
         let Some(target) = self.targets.get_mut(&member) else {
             self.admit(cx, member, serves, incarnation, position);
             return;

@@ -11,6 +11,30 @@
 //! **What is not.** Time; a CF that forgets; windows that slide; a crash that is not followed by a restart, which is the
 //! same as a member that does nothing more. A member's report is heard in the moment that it is made, or never.
 //!
+//! **Where the code does what is assumed here.** Each step below is one step only because of what stands on its right.
+//!
+//! | assumed | met by |
+//! |---|---|
+//! | a frame is accepted and its number marked in one moment, also with several cores | `datapath::cluster::trusted`: what is in the packet names the core that judges it and has the window (a peek at the ciphertext; the headers of a plain packet), so a copy comes to the same one, on whatever queue. `frame::accept` and `open_carried`, or `InboundSa::take` for plain packets, run there without a pause. Transport mode: `InboundSa::admits` takes the peer's own address only |
+//! | nothing happens between the mark and the delivery | fragments and ICMP errors go on to another core: `deliver_handed_over` asks there for epoch, incarnation and serial once more, and tombs are asked where connections are |
+//! | `Stop` reports the tops of all SAs as of the stop | a core makes the tomb before it tells (`connections::tombs`), the control core reads the counters of all cores after it heard (`cluster::reports::tell_stopped`), all SAs of the peer go into one batch (`member::stopped`); counters are written before a packet is handed over. Later tops are higher, and do no harm |
+//! | a connection that is not there becomes a tomb when it is asked for (`verifies`) | `Connections::verify`, on the core of the connection: what is still in a ring to that core finds the tomb |
+//! | floors, entries, serial, acknowledgement, in this order, and each for all cores | `member::freeing`: `RaiseFloor` is one atomic write, `Forget` and the fabric with the serial are commands in this order, and `Action::Await` answers when every core has executed them. A miss that makes an entry between two cores' turns is above the floor; until the acknowledgement the tomb refuses its frames, and the batch is not carried out twice |
+//! | an entry is forgotten only for who has it | `Vcrt::forget_of` |
+//! | frames of the last serial are refused before the tomb goes | `member::stopped::acknowledged`: `Bury` comes after the fabric, on each core |
+//! | `CoresHear` before `RecordLoss`, and the seal covers what was born by then | `member::loss`: `lose` waits by `Action::Await`, `suspended` reads the last birth; SAs whose births are being recorded count |
+//! | a suspended target's entries stay until all seals are set | `fabric_targets`: `Losing` stays in the fabric, with `is_member: false`; `loss_recorded` seals (atomic writes) before the fabric without the target is told |
+//! | a seal divides entries into older and younger | `Part::fabric_at`: an entry is never older than the fabric that it comes of, whose maker set the seals first |
+//! | a lost start never comes back; one that is given up by a new owner neither | `AdmitTarget` compares with the loss record; `Owner::given_up` while that is being written |
+//! | frames go to a start only when it is recorded (`Enrol`) | `Standing::Admitting` is not in the fabric |
+//! | `Leave` finds no entry, no freeing that is under way | `member::drain::let_go`: a count that began after every core had heard of the draining (`control_core::cluster::census`), and no ticket |
+//! | `Answer`: no core takes the old epoch any more, and the tops are final | `Dvipa::begin_epoch` waits by `Action::Await` with the tops, `epoch_heard` reports and acknowledges |
+//! | a new owner sends nothing before it has heard everybody | `is_settling`, in `DataCore::standing`: hits too; and while its own cores may hold SAs of the epoch before |
+//! | a restart that nobody noticed forgets windows | another incarnation (`facility::start`): frames for the one before are refused by every core from its first fabric on; the owner hears of it with the session, or by silence |
+//! | a snapshot keeps windows | `Cache::born_as`: an SA that is there is left as it is; SPIs are told apart by birth |
+//!
+//! Today an owner voids all SAs of the epoch before, so `Answer` has nothing to hand over yet.
+//!
 //! **What it says.** The rules together let no packet through twice: not in the 5.3 million states that each run of the
 //! tests looks at, nor in the 8.6 million of the search that is run by hand. Left out alone, each rule of
 //! [`rules::Rules`] lets one through, in a trace that its test prints (`--nocapture`); but for two that stand behind

@@ -33,7 +33,7 @@ impl<Q: PortQueue> DataCore<Q> {
         }
         let target = self.choose(checked, key, now)?;
         let Some(part) = &mut self.part else { return Err(DropReason::NotOwner) };
-        let to = (target.member, target.incarnation);
+        let (to, now) = ((target.member, target.incarnation), now.max(part.fabric_at));
         match part.vcrt.create(now, checked.hash, key, to, &checked.proof) {
             Ok(()) => Ok(target),
             // What an earlier epoch left.
@@ -67,7 +67,7 @@ impl<Q: PortQueue> DataCore<Q> {
         }
         let target = self.choose(checked, key, now)?;
         let Some(part) = &mut self.part else { return Err(DropReason::NotOwner) };
-        let to = (target.member, target.incarnation);
+        let (to, now) = ((target.member, target.incarnation), now.max(part.fabric_at));
         let _ = part.vcrt.replace_target(now, checked.hash, key, to, &checked.proof);
         Ok(target)
     }

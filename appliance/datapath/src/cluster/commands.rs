@@ -15,10 +15,10 @@ use std::sync::Arc;
 use wire::flow::FlowKey;
 
 impl<Q: PortQueue> DataCore<Q> {
-    /// Takes a new view of the cluster. What comes back is to be freed elsewhere.
-    pub(crate) fn take_fabric(&mut self, fabric: Arc<Fabric>, now: Instant) -> Option<Event> {
+    /// Takes a new view of the cluster, made at `at`. What comes back is to be freed elsewhere.
+    pub(crate) fn take_fabric(&mut self, fabric: Arc<Fabric>, at: Instant, now: Instant) -> Option<Event> {
         let Some(part) = &mut self.part else { return Some(Event::Retired(Retired::Fabric(fabric))) };
-        part.follow(fabric, now).map(|former| Event::Retired(Retired::Fabric(former)))
+        part.follow(fabric, at, now).map(|former| Event::Retired(Retired::Fabric(former)))
     }
 
     /// Takes new tables of targets.

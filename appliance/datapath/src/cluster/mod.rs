@@ -99,6 +99,9 @@ pub(crate) struct Part {
     pub tally: Tally,
     /// What protects the frames between members, where that is asked for.
     pub guard: Guard,
+    /// When the cluster was as `fabric` says. Entries that come of it are no older, though this core may have read the time
+    /// before the control core did: an entry that came after a seal must never look older than that.
+    pub fabric_at: Instant,
     /// The DVIPAs that this appliance owns, in which epoch, and since when this core knows.
     owned: Vec<(IpAddr, Epoch, Instant)>,
 }
@@ -116,19 +119,20 @@ impl Part {
             scratch: vec![0; packet_len].into_boxed_slice(),
             tally: Tally::new(),
             guard: Guard::new(core, cores),
+            fabric_at: Instant::ZERO,
             owned: Vec::new(),
         }
     }
 
-    /// Takes a new view of the cluster; the former one.
-    fn follow(&mut self, fabric: Arc<Fabric>, now: Instant) -> Option<Arc<Fabric>> {
+    /// Takes a new view of the cluster, made at `at`; the former one.
+    fn follow(&mut self, fabric: Arc<Fabric>, at: Instant, now: Instant) -> Option<Arc<Fabric>> {
         let known = |owned: &[(IpAddr, Epoch, Instant)], dvipa: &FabricDvipa| {
             let same = owned.iter().find(|(address, epoch, _)| (*address, *epoch) == (dvipa.address, dvipa.epoch));
             same.map_or(now, |(_, _, since)| *since)
         };
         let owns = fabric.dvipas.iter().filter(|dvipa| fabric.owns(dvipa));
         let owned = owns.map(|dvipa| (dvipa.address, dvipa.epoch, known(&self.owned, dvipa))).collect();
-        self.owned = owned;
+        (self.owned, self.fabric_at) = (owned, self.fabric_at.max(at));
         self.fabric.replace(fabric)
     }
 

@@ -156,7 +156,8 @@ impl Cluster {
     pub fn announce_to(&mut self, at: usize) {
         let fabric = Arc::new(self.fabric(at));
         let tables = Arc::new(self.tables(at));
-        self.members[at].command_all(|| Command::Fabric(Arc::clone(&fabric)));
+        let now = self.members[at].now;
+        self.members[at].command_all(|| Command::Fabric { fabric: Arc::clone(&fabric), at: now });
         self.members[at].command_all(|| Command::Dpt(Arc::clone(&tables)));
         self.members[at].settle();
     }

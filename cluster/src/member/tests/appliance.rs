@@ -9,7 +9,7 @@ use ipsec::time::Instant;
 
 use crate::fabric::Fabric;
 use crate::id::ChildId;
-use crate::member::{Action, EntryKey, NumberSource, Told};
+use crate::member::{Action, EntryKey, NumberSource, SaUse, Told};
 use crate::shadow::Use;
 
 /// How much an SA may carry in all: bytes and packets inbound, then outbound.
@@ -46,6 +46,12 @@ pub struct Appliance {
     pub trail: Vec<&'static str>,
     /// Whether it answers; a stuck one installs nothing.
     pub is_stuck: bool,
+    /// Whether one of its cores never hears what it is told.
+    pub is_deaf: bool,
+    /// Who wanted to know that all cores have heard, and of whose tops.
+    pub awaited: Vec<(u64, Option<IpAddr>)>,
+    /// What its cores have carried and its member does not know.
+    pub unsaid: Vec<SaUse>,
     pub told: VecDeque<(Instant, Told)>,
 }
 
@@ -72,9 +78,15 @@ impl Appliance {
                 assert!(floor > before, "floors only rise");
             }
             Action::Seal(child) => assert!(self.sealed.insert(child), "sealed once"),
-            Action::Forget { ticket, entries, .. } => {
-                self.forgotten.extend(entries);
-                self.told.push_back((after, Told::Forgotten { ticket }));
+            Action::Forget { entries, .. } => self.forgotten.extend(entries),
+            Action::Await { ticket, tops_of } => {
+                self.awaited.push((ticket, tops_of));
+                if tops_of.is_some() {
+                    self.told.push_back((after, Told::Use(core::mem::take(&mut self.unsaid))));
+                }
+                if !self.is_deaf {
+                    self.told.push_back((after, Told::Heard { ticket }));
+                }
             }
             Action::Verify(entries) => self.verified.extend(entries),
             Action::Bury(entries) => self.buried.extend(entries),
@@ -124,6 +136,7 @@ fn name(action: &Action) -> &'static str {
         Action::RaiseFloor { .. } => "floor",
         Action::Seal(_) => "seal",
         Action::Forget { .. } => "forget",
+        Action::Await { .. } => "await",
         Action::Bury(_) => "bury",
         Action::Release(_) => "release",
         Action::Remove { .. } => "remove",

@@ -125,6 +125,13 @@ fn an_sa_that_is_being_born_when_a_target_is_lost_is_sealed_too() {
     assert!(world.appliance(OWNER).sealed.contains(&id));
 }
 
+/// How many losses are recorded.
+fn losses(world: &mut World) -> usize {
+    let read = vec![crate::facility::Read::Prefix("loss/".into())];
+    let request = crate::facility::Request { id: 1, compare: vec![], change: vec![], read };
+    world.store.execute(&request).unwrap().records.len()
+}
+
 #[test]
 fn lost_starts_are_forgotten_when_no_sa_remembers_them() {
     let mut world = World::running(7);
@@ -135,13 +142,41 @@ fn lost_starts_are_forgotten_when_no_sa_remembers_them() {
         world.link_all(ONE);
         world.run_for(SECOND);
     }
-    let losses = |world: &mut World| {
-        let read = vec![crate::facility::Read::Prefix("loss/".into())];
-        let request = crate::facility::Request { id: 1, compare: vec![], change: vec![], read };
-        world.store.execute(&request).unwrap().records.len()
-    };
     assert_eq!(losses(&mut world), 3);
     world.down(id);
     world.run_for(SECOND);
     assert_eq!(losses(&mut world), 0);
+}
+
+/// A core that has not heard of the suspension may send the lost target packets of SAs that are born meanwhile.
+#[test]
+fn a_loss_is_recorded_when_every_core_has_heard_that_no_frames_go_there() {
+    let mut world = World::running(8);
+    let before = world.birth(1);
+    world.run_for(SECOND / 2);
+    world.appliance_mut(OWNER).is_deaf = true;
+    world.stop(ONE);
+    world.run_for(SECOND * 3);
+    assert!(world.fabric_target(ONE).is_some_and(|it| !it.is_member), "suspended, and not given up");
+    assert!(world.appliance(OWNER).sealed.is_empty());
+    assert_eq!(losses(&mut world), 0);
+    let meanwhile = world.birth(2);
+    world.run_for(SECOND / 2);
+    assert!(world.appliance(OWNER).released.contains(&meanwhile));
+    // Now the cores hear it, and what was born by now is sealed with the rest.
+    let (suspended, _) = world.appliance(OWNER).awaited.iter().next_back().copied().unwrap();
+    world.appliance_mut(OWNER).is_deaf = false;
+    world.tell(OWNER, Told::Heard { ticket: suspended });
+    world.run_for(SECOND / 2);
+    assert_eq!(losses(&mut world), 1);
+    assert_eq!(world.appliance(OWNER).sealed.iter().copied().collect::<Vec<_>>(), [before, meanwhile]);
+    assert!(world.fabric_target(ONE).is_none());
+    let trail = &world.appliance(OWNER).trail;
+    let seal = trail.iter().position(|it| *it == "seal").unwrap();
+    let wait = trail.iter().rposition(|it| *it == "await").unwrap();
+    assert!(trail[..wait].ends_with(&["fabric"]), "the suspension first, and then the question who has heard it");
+    assert!(wait < seal, "and nothing is sealed before the answer");
+    let after = world.birth(3);
+    world.run_for(SECOND / 2);
+    assert!(!world.appliance(OWNER).sealed.contains(&after));
 }

@@ -61,6 +61,75 @@ fn a_new_epoch_settles_when_all_targets_of_the_last_have_answered_or_their_time_
     assert!(world.appliance(OWNER).sealed.is_empty(), "nothing of before is used");
 }
 
+/// A core that still takes frames of the epoch before could accept more than was reported.
+#[test]
+fn a_claim_is_acknowledged_with_final_tops_when_every_core_has_heard_of_the_epoch() {
+    let mut world = World::running(9);
+    let old = world.birth(1);
+    world.run_for(SECOND / 2);
+    world.uses(ONE, old, 100, 7);
+    world.appliance_mut(ONE).is_deaf = true;
+    world.start(OWNER);
+    world.link_all(OWNER);
+    world.run_for(SECOND / 2);
+    let one = world.appliance(ONE);
+    assert_eq!(one.fabric.as_ref().unwrap().dvipa(dvipa()).unwrap().epoch, Epoch(2), "the cores are told at once");
+    assert!(one.installed.contains_key(&old), "and what they have stays until they all know");
+    assert!(world.is_eligible(TWO) && world.fabric_target(ONE).is_none());
+    let &(ticket, tops_of) = one.awaited.last().unwrap();
+    assert_eq!(tops_of, Some(dvipa()));
+    // What was taken since is told before the answer.
+    world.uses(ONE, old, 100, 9);
+    world.appliance_mut(ONE).is_deaf = false;
+    world.tell(ONE, Told::Heard { ticket });
+    assert!(!world.appliance(ONE).installed.contains_key(&old));
+    let held = world.said_by(ONE, OWNER).into_iter().find_map(|message| match message {
+        Message::Dvipa { body: Body::Held(tops), epoch, .. } => Some((epoch, tops)),
+        _other => None,
+    });
+    assert_eq!(held, Some((Epoch(2), vec![Top { spi: old.spi, number: 9 }])));
+    world.run_for(SECOND / 2);
+    assert!(world.is_eligible(ONE));
+}
+
+/// Its loss is being recorded when it answers after all: it is not let in as the same start.
+#[test]
+fn a_start_that_answers_a_claim_too_late_comes_back_as_another() {
+    let mut world = World::running(10);
+    world.birth(1);
+    world.run_for(SECOND / 2);
+    let before = world.fabric_target(ONE).unwrap().incarnation;
+    world.start(OWNER);
+    world.link(OWNER, TWO);
+    world.run_for(SECOND / 2);
+    world.is_facility_up = false;
+    world.run_for(SECOND);
+    // What it answers now is asked of the facility before the loss is asked again.
+    world.is_facility_up = true;
+    world.link(OWNER, ONE);
+    for _ in 0..200 {
+        world.run_for(SECOND / 100);
+        assert!(world.fabric_target(ONE).is_none_or(|it| it.incarnation > before), "that start gets no frames");
+    }
+    assert!(world.fabric_target(ONE).is_some_and(|it| it.is_eligible && it.incarnation > before));
+}
+
+/// Until its cores have dropped what it had as a target, an owner serves nothing.
+#[test]
+fn an_owner_settles_until_its_own_cores_have_heard_of_the_epoch() {
+    let mut world = World::new(11);
+    world.start(OWNER);
+    world.appliance_mut(OWNER).is_deaf = true;
+    world.run_for(SECOND / 5);
+    let is_settling = |world: &World| {
+        world.appliance(OWNER).fabric.as_ref().unwrap().dvipa(dvipa()).is_none_or(|dvipa| dvipa.is_settling)
+    };
+    assert!(world.appliance(OWNER).owned.contains_key(&dvipa()) && is_settling(&world));
+    let &(ticket, _) = world.appliance(OWNER).awaited.last().unwrap();
+    world.tell(OWNER, Told::Heard { ticket });
+    assert!(!is_settling(&world));
+}
+
 #[test]
 fn a_stale_epoch_is_refused_and_counted_and_disturbs_nothing() {
     let mut world = World::running(3);

@@ -30,7 +30,7 @@ use crate::member::{
     Action, DvipaSettings, EntryKey, LinkEvent, Member, MemberSettings, SaUse, SequencePolicy, ServicePort, Settings,
     Told,
 };
-use crate::message::VERSION;
+use crate::message::{Message, VERSION};
 use crate::shadow::{ShadowSa, Use};
 
 pub const OWNER: MemberId = MemberId(1);
@@ -233,6 +233,12 @@ impl World {
     pub fn say(&mut self, from: MemberId, to: MemberId, bytes: Vec<u8>) {
         let at = self.arrival(from, to);
         self.wires.entry((from, to)).or_default().push_back((at, bytes));
+    }
+
+    /// What is under way from one member to another.
+    pub fn said_by(&self, from: MemberId, to: MemberId) -> Vec<Message> {
+        let wire = self.wires.get(&(from, to)).into_iter().flatten();
+        wire.map(|(_, bytes)| Message::decode(bytes, VERSION).unwrap()).collect()
     }
 
     fn arrival(&mut self, from: MemberId, to: MemberId) -> Instant {

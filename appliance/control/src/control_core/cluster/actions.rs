@@ -24,7 +24,7 @@ impl<B: PacketBuffer> ControlCore<B> {
         match action {
             Action::Fabric(fabric) => {
                 cluster.fabric = Some(fabric.clone());
-                self.cores.tell_all(|| Command::Fabric(fabric.clone()));
+                self.cores.tell_all(|| Command::Fabric { fabric: fabric.clone(), at: now });
             }
             Action::TargetsChanged => self.give_tables(cluster),
             Action::Install(shadow) => self.install_shadow(now, *shadow, cluster),
@@ -51,10 +51,10 @@ impl<B: PacketBuffer> ControlCore<B> {
                 cluster.member.handle_told(now, Told::Withdrawn { child, inbound, outbound });
             }
             Action::Mark { child, below } => self.with_shared(child, |_, outbound| outbound.raise_mark(below)),
-            Action::Forget { ticket, entries, target } => {
+            Action::Forget { entries, target } => {
                 self.cores.tell_all(|| Command::ForgetEntries { entries: entries.clone(), target });
-                cluster.waits.add(Then::Forgotten(ticket));
             }
+            Action::Await { ticket, tops_of } => cluster.waits.add(Then::Heard { ticket, tops_of }),
             Action::Verify(entries) => self.cores.tell_all(|| Command::Verify(entries.clone())),
             Action::Bury(entries) => self.cores.tell_all(|| Command::Bury(entries.clone())),
             Action::Numbers { child, source } => {

@@ -20,6 +20,15 @@ const INTERVAL: Duration = Duration::from_secs(1);
 pub(super) struct Census {
     due: Instant,
     is_under_way: bool,
+    /// Whether something that it must not be older than happened since it began.
+    is_outdated: bool,
+}
+
+impl Census {
+    /// What is counted from now on is told; what is being counted is not.
+    pub(super) fn outdate(&mut self) {
+        self.is_outdated = self.is_under_way;
+    }
 }
 
 impl<B: PacketBuffer> ControlCore<B> {
@@ -30,10 +39,14 @@ impl<B: PacketBuffer> ControlCore<B> {
             cluster.census.is_under_way = self.listing.is_some();
             if let Some(listing) = self.take_listing() {
                 cluster.census.is_under_way = false;
-                tell_counts(now, cluster, &listing);
+                if core::mem::take(&mut cluster.census.is_outdated) {
+                    cluster.census.due = now;
+                } else {
+                    tell_counts(now, cluster, &listing);
+                }
             }
         } else if now >= cluster.census.due && self.listing.is_none() && is_needed(cluster) {
-            cluster.census = Census { due: now + INTERVAL, is_under_way: true };
+            cluster.census = Census { due: now + INTERVAL, is_under_way: true, is_outdated: false };
             self.start_listing();
         }
     }
@@ -51,7 +64,9 @@ fn tell_counts(now: Instant, cluster: &mut ClusterCore, listing: &Listing) {
         let dvipa = cluster.sharing[at].dvipa;
         let targets = cluster.member.targets(dvipa);
         let mut counts: BTreeMap<MemberId, u64> = targets.iter().map(|target| (target.member, 0)).collect();
-        for (_, (_, route)) in listing.entries().iter().filter(|(_, (key, _))| key.flow.dst == dvipa) {
+        // What goes to hosts behind an address counts for each: a target must not leave while it has any.
+        let is_others = |dst| cluster.sharing.iter().any(|other| other.dvipa == dst && other.dvipa != dvipa);
+        for (_, (_, route)) in listing.entries().iter().filter(|(_, (key, _))| !is_others(key.flow.dst)) {
             counts.entry(route.target).and_modify(|count| *count += 1);
         }
         for (target, count) in counts {

@@ -48,7 +48,7 @@ pub use links::{Exchange, LinkParts};
 pub use prober::ProbedService;
 use prober::Prober;
 use usage::Usage;
-use waits::Waits;
+use waits::{Then, Waits};
 
 /// What makes a control core one of several.
 pub struct ClusterParts {
@@ -158,7 +158,7 @@ impl<B: PacketBuffer> ControlCore<B> {
         busy |= self.tell_use(now, &mut cluster);
         while let Some(then) = cluster.waits.next(&self.cores) {
             busy = true;
-            cluster.member.handle_told(now, then.into());
+            self.tell_done(now, then, &mut cluster);
         }
         if cluster.member.poll_timeout() <= now {
             busy = true;
@@ -175,6 +175,21 @@ impl<B: PacketBuffer> ControlCore<B> {
         cluster.exchange.send(now, &mut cluster.member, &mut self.stack);
         self.cluster = Some(cluster);
         busy
+    }
+
+    /// Every core has done what was waited for.
+    fn tell_done(&mut self, now: Instant, then: Then, cluster: &mut ClusterCore) {
+        match then {
+            Then::Installed(child) => cluster.member.handle_told(now, Told::Installed(child)),
+            Then::Heard { ticket, tops_of } => {
+                if let Some(dvipa) = tops_of {
+                    let uses = self.uses_where(now, |sa| sa.child().is_some_and(|child| child.dvipa == dvipa));
+                    cluster.member.handle_told(now, Told::Use(uses));
+                }
+                cluster.census.outdate();
+                cluster.member.handle_told(now, Told::Heard { ticket });
+            }
+        }
     }
 
     /// Tells the member, if this appliance is one of several.

@@ -73,8 +73,12 @@ impl<B: PacketBuffer> ControlCore<B> {
 
     /// What every SA of these peers has carried, changed or not: what was stopped is to be told with its tops.
     pub(super) fn uses_of(&self, now: Instant, peers: &[PeerId]) -> Vec<SaUse> {
-        let is_theirs = |sa: &&Registered| sa.peer().is_some_and(|peer| peers.contains(&peer));
-        self.registry.iter().filter(is_theirs).filter_map(|sa| use_of(sa, now)).collect()
+        self.uses_where(now, |sa| sa.peer().is_some_and(|peer| peers.contains(&peer)))
+    }
+
+    /// What such SAs have carried, changed or not.
+    pub(super) fn uses_where(&self, now: Instant, is_meant: impl Fn(&Registered) -> bool) -> Vec<SaUse> {
+        self.registry.iter().filter(|sa| is_meant(sa)).filter_map(|sa| use_of(sa, now)).collect()
     }
 }
 

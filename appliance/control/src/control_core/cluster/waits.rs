@@ -1,9 +1,9 @@
 //! What is told once every data core has executed what it was told before.
 
+use core::net::IpAddr;
 use std::collections::VecDeque;
 
 use cluster::id::ChildId;
-use cluster::member::Told;
 
 use crate::control_core::cores::{Cores, Mark};
 
@@ -12,17 +12,13 @@ use crate::control_core::cores::{Cores, Mark};
 pub(super) enum Then {
     /// An SA stands on every core.
     Installed(ChildId),
-    /// Entries are forgotten on every core.
-    Forgotten(u64),
-}
-
-impl From<Then> for Told {
-    fn from(then: Then) -> Told {
-        match then {
-            Then::Installed(child) => Told::Installed(child),
-            Then::Forgotten(ticket) => Told::Forgotten { ticket },
-        }
-    }
+    /// All that was told before is done on every core.
+    Heard {
+        /// Of whoever waits for it.
+        ticket: u64,
+        /// What the SAs of this address have carried by then is told first.
+        tops_of: Option<IpAddr>,
+    },
 }
 
 /// What waits for the cores, in order.
