@@ -25,6 +25,8 @@ pub mod iv;
 pub mod key;
 pub mod lifetime;
 pub mod outbound;
+#[cfg(phalanx_plant)]
+pub mod plant;
 pub mod replay;
 pub mod sa;
 pub mod sad;

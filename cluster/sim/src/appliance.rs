@@ -1,6 +1,7 @@
 //! One appliance, whole but for DPDK: control core, IKE, XCF and data cores, with the far ends of its cables.
 
 use core::net::SocketAddr;
+use core::time::Duration;
 use std::sync::Arc;
 
 use cluster::facility::start::Started;
@@ -63,6 +64,15 @@ pub struct Appliance {
     far: Vec<Vec<Wire>>,
     pool: Pool,
 }
+
+/// Sessions notice sooner that they are broken than they do in earnest: a simulation is short.
+const TIMING: Timing = Timing {
+    handshake: Duration::from_secs(1),
+    keep_alive: Duration::from_millis(100),
+    silence: Duration::from_millis(350),
+    back_off_min: Duration::from_millis(20),
+    back_off_max: Duration::from_millis(200),
+};
 
 /// What a start draws at its registration.
 #[must_use]
@@ -246,7 +256,7 @@ fn cluster_parts(
     let addresses = others.map(|other| (other, SocketAddr::new(trusted_address(other), XCF_PORT))).collect();
     let since_zero = now.saturating_since(Instant::ZERO).as_secs();
     let moment = Moment { at: now, unix_seconds: pki::UNIX_AT_ZERO + since_zero };
-    let mesh = Mesh::new(moment, MeshSettings { part, addresses, timing: Timing::default() }, dice.bytes())?;
+    let mesh = Mesh::new(moment, MeshSettings { part, addresses, timing: TIMING }, dice.bytes())?;
     let sealer = Sealer::new(&WrapKey::new(&[9; 32]), fresh)?;
     let member = Member::new(now, settings.clone(), incarnation, born_at, sealer, dice.bytes());
     let is_target = topology.targets.contains(&me);

@@ -89,7 +89,10 @@ impl Client {
             neighbours: vec![],
         };
         let settings = StackSettings { ports: vec![link], ..StackSettings::default() };
-        let mut ike = Endpoint::new(EndpointConfig::default(), dice.bytes());
+        let mut config = EndpointConfig::default();
+        // A simulation is short.
+        config.timing.retransmission.first = RECONNECT_AFTER;
+        let mut ike = Endpoint::new(config, dice.bytes());
         ike.set_connections(vec![topology.client(number, address.into()).check()?], secrets());
         Ok(Client {
             number,
@@ -240,6 +243,13 @@ impl Client {
         let _ = child.outbound.encapsulate(&mut self.ivs, &mut packet, inner.len()).ok()?;
         let spi = child.outbound.shared().parameters().spi;
         Some(Sealed { frame: framed(client_mac(self.number), gateway, &packet), spi, sequence })
+    }
+
+    /// Replaces its newest SA.
+    pub fn rekey(&mut self, now: Instant) {
+        if let Some(child) = self.children.last() {
+            let _ = self.ike.rekey_child(now, child.spi);
+        }
     }
 
     /// Leaves numbers out, as a client does that has sent them elsewhere.

@@ -12,6 +12,7 @@ use simulator::plant::Plant;
 use simulator::run::{self, Outcome};
 use simulator::scenario::{self, Scenario};
 use simulator::tail::Tail;
+use tracing::Level;
 
 /// Lines of the log that are shown of a seed that failed.
 const TAIL_LINES: usize = 60;
@@ -87,7 +88,12 @@ fn main() -> ExitCode {
         return list();
     }
     if arguments.log {
-        tracing_subscriber::fmt().without_time().with_target(false).with_ansi(false).init();
+        tracing_subscriber::fmt()
+            .with_max_level(Level::DEBUG)
+            .without_time()
+            .with_target(false)
+            .with_ansi(false)
+            .init();
     }
     let sum = run_all(&arguments);
     match report(&arguments, &sum) {
@@ -102,7 +108,7 @@ fn main() -> ExitCode {
 
 fn list() -> ExitCode {
     let scenarios = scenario::ALL.iter().map(|scenario| format!("scenario {:<22} {}", scenario.name, scenario.what));
-    let plants = Plant::available().map(|plant| format!("rule     {}", plant.name()));
+    let plants = Plant::available().map(|plant| format!("rule     {}", Plant::name(plant)));
     let lines: Vec<String> = scenarios.chain(plants).collect();
     println!("{}", lines.join("\n"));
     ExitCode::SUCCESS

@@ -36,6 +36,8 @@ pub struct Violation {
 #[derive(Clone, Copy, Debug)]
 struct Sent {
     client: (Ipv4Addr, u16),
+    /// Which life of the client: each is another peer.
+    life: u32,
     spi: Spi,
     len: usize,
     delivered: Option<(MemberId, Instant)>,
@@ -78,9 +80,13 @@ pub struct Model {
     outbound_bytes: HashMap<(Ipv4Addr, u32), u64>,
     ike: HashMap<([u8; 16], u8, u32), u64>,
     owners: BTreeMap<Epoch, MemberId>,
-    places: HashMap<(Ipv4Addr, u16), Place>,
-    /// Starts that may have been believed lost: their connections may move.
-    doubted: HashSet<(MemberId, Incarnation)>,
+    places: HashMap<(Ipv4Addr, u16, u32), Place>,
+    /// How often each client has started anew.
+    lives: HashMap<Ipv4Addr, u32>,
+    /// Starts that their owner has given up: their connections may move.
+    given_up: HashSet<(MemberId, Incarnation)>,
+    /// The newest start of each target that an owner has counted on.
+    newest: HashMap<MemberId, Incarnation>,
     /// Segments that hosts got, and that clients got.
     pub counts: (u64, u64),
     violation: Option<Violation>,
@@ -102,7 +108,9 @@ impl Model {
             ike: HashMap::new(),
             owners: BTreeMap::new(),
             places: HashMap::new(),
-            doubted: HashSet::new(),
+            lives: HashMap::new(),
+            given_up: HashSet::new(),
+            newest: HashMap::new(),
             counts: (0, 0),
             violation: None,
         }
@@ -119,10 +127,32 @@ impl Model {
         self.violation.get_or_insert(Violation { rule, what });
     }
 
+    /// How many segments clients have sent.
+    #[must_use]
+    pub fn sent_count(&self) -> usize {
+        self.sent.len()
+    }
+
+    /// Which target last delivered of a client's connection.
+    #[must_use]
+    pub fn place_of(&self, client: (Ipv4Addr, u16)) -> Option<MemberId> {
+        self.places.get(&(client.0, client.1, self.life_of(client.0))).map(|place| place.target)
+    }
+
     /// A client has sealed a segment.
     pub fn sent(&mut self, segment: &Segment, spi: Spi) {
-        let sent = Sent { client: segment.client, spi, len: segment.len, delivered: None };
+        let life = self.life_of(segment.client.0);
+        let sent = Sent { client: segment.client, life, spi, len: segment.len, delivered: None };
         self.sent.insert(segment.tag, sent);
+    }
+
+    /// A client starts anew: what it did before, another peer did.
+    pub fn renewed(&mut self, client: Ipv4Addr) {
+        *self.lives.entry(client).or_default() += 1;
+    }
+
+    fn life_of(&self, client: Ipv4Addr) -> u32 {
+        self.lives.get(&client).copied().unwrap_or(0)
     }
 
     /// A host has answered.
@@ -130,9 +160,18 @@ impl Model {
         self.answers.insert(segment.tag);
     }
 
-    /// Something may have made this start look dead.
-    pub fn doubt(&mut self, member: MemberId, incarnation: Incarnation) {
-        self.doubted.insert((member, incarnation));
+    /// The owner counts on this start of a target, or does no more; whether that is news.
+    pub fn target(&mut self, member: MemberId, incarnation: Incarnation, is_given_up: bool) -> bool {
+        let newest = self.newest.entry(member).or_default();
+        *newest = incarnation.max(*newest);
+        is_given_up && self.given_up.insert((member, incarnation))
+    }
+
+    /// Whether an owner has given this start of a target up.
+    #[must_use]
+    pub fn is_given_up(&self, member: MemberId, incarnation: Incarnation) -> bool {
+        let newest = self.newest.get(&member).copied().unwrap_or_default();
+        self.given_up.contains(&(member, incarnation)) || incarnation < newest
     }
 
     /// A frame left an appliance by its inside port.
@@ -150,7 +189,7 @@ impl Model {
             return self.broken("2 no replay", what);
         }
         sent.delivered = Some((target, at.now));
-        let (spi, len) = (sent.spi, sent.len as u64);
+        let (spi, len, life) = (sent.spi, sent.len as u64, sent.life);
         self.counts.0 += 1;
         let carried = self.inbound_bytes.entry(spi).or_default();
         *carried += len;
@@ -158,15 +197,19 @@ impl Model {
             let what = format!("inbound SA {spi} carried {carried} of {hard} bytes");
             return self.broken("5 hard lifesize", what);
         }
-        self.place(at, segment.client);
+        self.place(at, (segment.client.0, segment.client.1, life));
     }
 
     /// A connection stays with its target until that is lost, or has given it up.
-    fn place(&mut self, at: &Delivery, client: (Ipv4Addr, u16)) {
+    fn place(&mut self, at: &Delivery, client: (Ipv4Addr, u16, u32)) {
         let Delivery { now, target, incarnation, epoch } = *at;
+        // Who was given up may deliver what it was sent before; the connection is elsewhere.
+        if self.is_given_up(target, incarnation) {
+            return;
+        }
         let place = Place { target, incarnation, epoch, at: now };
         let Some(before) = self.places.insert(client, place) else { return };
-        let is_lost = self.doubted.contains(&(before.target, before.incarnation)) || before.epoch != epoch;
+        let is_lost = self.is_given_up(before.target, before.incarnation) || before.epoch != epoch;
         let is_idle = now.saturating_since(before.at) >= self.idle;
         if before.target != target && !is_lost && !is_idle {
             let what = format!("{client:?} moved from {before:?} to member {target} (start {incarnation})");

@@ -41,6 +41,7 @@ pub fn run(seed: u64, scenario: Option<&'static Scenario>, plant: Option<Plant>)
     let mut topology = Topology::draw(&mut dice);
     (scenario.shape)(&mut dice, &mut topology);
     tracing::info!(seed, scenario = scenario.name, ?topology, "SIM begins");
+    Plant::set(plant);
     let mut outcome =
         Outcome { seed, scenario: scenario.name, trace_hash: 0, counts: (0, 0), attacks: 0, steps: 0, end: None };
     match World::new(seed, topology, plant) {
@@ -51,5 +52,6 @@ pub fn run(seed: u64, scenario: Option<&'static Scenario>, plant: Option<Plant>)
         }
         Err(end) => outcome.end = Some(end),
     }
+    Plant::set(None);
     outcome
 }

@@ -23,7 +23,7 @@ use crate::place::{DVIPA, trusted_address};
 pub const OWNER: MemberId = MemberId(1);
 
 /// What a member is granted of an SA at a time: the least that the longest packet needs.
-const GRANT_BYTES: u64 = 1 << 16;
+pub const GRANT_BYTES: u64 = 1 << 16;
 
 /// A cluster and its clients, as they are configured.
 #[derive(Clone, Debug)]

@@ -8,11 +8,12 @@ mod traffic;
 
 use core::cmp::Reverse;
 use core::time::Duration;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use cluster::facility::Reply;
 use cluster::id::{Incarnation, MemberId};
+use cluster::member::Standing;
 use datapath::routes::PortId;
 use ipsec::time::Instant;
 
@@ -144,6 +145,8 @@ pub struct World {
     pub hold: Hold,
     /// Ways on the trusted link that nothing passes, from and to.
     cut: BTreeSet<(MemberId, MemberId)>,
+    /// Ways on the trusted link that only frames with packets pass.
+    speechless: BTreeSet<(MemberId, MemberId)>,
     plant: Option<Plant>,
     now: Instant,
     events: BinaryHeap<Reverse<Scheduled>>,
@@ -151,13 +154,12 @@ pub struct World {
     /// Chance for links and starts.
     luck: Dice,
     /// ESP frames as attackers have captured them.
-    captured: Vec<Vec<u8>>,
+    pub captured: Vec<Vec<u8>>,
     trace: DefaultHasher,
     /// Instants that were looked at.
     pub steps: u64,
     /// Frames that attackers have sent.
     pub attacks: u64,
-    seen_standing: HashSet<(MemberId, Incarnation)>,
 }
 
 impl World {
@@ -182,6 +184,7 @@ impl World {
             trusted: Link::new(20, 120),
             hold: Hold::default(),
             cut: BTreeSet::new(),
+            speechless: BTreeSet::new(),
             plant,
             now: BEGIN,
             events: BinaryHeap::new(),
@@ -191,7 +194,6 @@ impl World {
             trace: DefaultHasher::new(),
             steps: 0,
             attacks: 0,
-            seen_standing: HashSet::new(),
             topology,
         };
         for member in world.topology.members() {
@@ -254,7 +256,6 @@ impl World {
 
     /// A member is dead from now on.
     pub fn stop(&mut self, member: MemberId) {
-        self.doubt(member);
         if let Some(node) = self.nodes.get_mut(&member) {
             node.appliance = None;
             (node.life, node.wake) = (node.life + 1, Instant::MAX);
@@ -267,6 +268,19 @@ impl World {
     #[must_use]
     pub fn runs(&self, member: MemberId) -> bool {
         self.nodes.get(&member).is_some_and(|node| node.appliance.is_some())
+    }
+
+    /// Whether a member has SAs.
+    #[must_use]
+    pub fn has_sas(&self, member: MemberId) -> bool {
+        let appliance = self.nodes.get(&member).and_then(|node| node.appliance.as_ref());
+        appliance.is_some_and(|appliance| appliance.control.sas().next().is_some())
+    }
+
+    /// Whether the owner has given this start of a target up.
+    #[must_use]
+    pub fn is_given_up(&self, target: MemberId, start: Incarnation) -> bool {
+        self.model.is_given_up(target, start)
     }
 
     /// Lets time pass.
@@ -399,27 +413,13 @@ impl World {
         let Some(appliance) = self.nodes.get(&member).and_then(|node| node.appliance.as_ref()) else { return };
         let Some(view) = appliance.control.member() else { return };
         let mine: Vec<_> = view.dvipas().iter().filter(|dvipa| dvipa.is_mine).map(|dvipa| dvipa.epoch).collect();
-        let is_given_up = |standing| standing != cluster::member::Standing::Present;
-        let gone: Vec<_> = view
-            .targets(DVIPA.into())
-            .into_iter()
-            .filter(|target| is_given_up(target.standing))
-            .map(|target| (target.member, target.incarnation))
-            .collect();
+        let is_given_up = |standing| matches!(standing, Standing::Losing | Standing::Lost | Standing::Left);
+        let targets = view.targets(DVIPA.into());
         mine.into_iter().for_each(|epoch| self.model.owns(member, epoch));
-        for (target, incarnation) in gone {
-            self.model.doubt(target, incarnation);
-            if self.seen_standing.insert((target, incarnation)) {
-                self.note(("given up", target, incarnation));
+        for target in targets {
+            if self.model.target(target.member, target.incarnation, is_given_up(target.standing)) {
+                self.note(("given up", target.member, target.incarnation));
             }
-        }
-    }
-
-    /// A start of a member may look dead from now on.
-    fn doubt(&mut self, member: MemberId) {
-        if let Some(appliance) = self.nodes.get(&member).and_then(|node| node.appliance.as_ref()) {
-            let incarnation = appliance.control.member().map_or(appliance.incarnation, |view| view.incarnation());
-            self.model.doubt(member, incarnation);
         }
     }
 }

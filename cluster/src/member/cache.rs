@@ -94,7 +94,10 @@ impl Cache {
     pub fn tops_of(&self, peer: PeerId) -> impl Iterator<Item = Top> + '_ {
         let spis = self.peers.get(&peer).into_iter().flatten();
         let tops = spis.filter_map(|&spi| self.held.get(&spi).map(|held| Top { spi, number: held.top }));
-        tops.filter(|top| top.number > 0)
+        let tops = tops.filter(|top| top.number > 0);
+        #[cfg(phalanx_plant)]
+        let tops = tops.take(if ipsec::plant::breaks(ipsec::plant::Rule::Tops) { 1 } else { usize::MAX });
+        tops
     }
 
     /// Everything is void: takes all SAs off the cores, unless they are the owner's own.

@@ -172,6 +172,8 @@ impl Owner {
             }
             let is_member = match target.standing {
                 Standing::Present | Standing::Leaving(_) => true,
+                #[cfg(phalanx_plant)]
+                Standing::Losing if ipsec::plant::breaks(ipsec::plant::Rule::EarlyLoss) => return None,
                 Standing::Losing => false,
                 Standing::Admitting | Standing::Lost | Standing::Left => return None,
             };

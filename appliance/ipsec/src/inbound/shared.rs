@@ -119,6 +119,10 @@ impl InboundShared {
 
     /// Seals the SA, once and for good: of several seals the first counts. Says whether this was it.
     pub fn seal(&self, now: Instant) -> bool {
+        #[cfg(phalanx_plant)]
+        if crate::plant::breaks(crate::plant::Rule::Seal) {
+            return false;
+        }
         self.seal.set(now)
     }
 

@@ -113,6 +113,11 @@ impl Lifesize {
     /// that is not above the one before changes nothing, so grants may be repeated and overtake each other. The limits
     /// of a lifesize that is not granted stand as they are.
     pub fn raise(&self, bytes: u64, packets: u64) {
+        #[cfg(phalanx_plant)]
+        let (bytes, packets) = match crate::plant::breaks(crate::plant::Rule::Grant) {
+            true => (bytes.saturating_mul(1_000), packets.saturating_mul(1_000)),
+            false => (bytes, packets),
+        };
         if self.is_granted {
             // Relaxed is enough: nothing but the figure itself is told.
             self.bytes.ceiling.fetch_max(bytes, Ordering::Relaxed);

@@ -2,7 +2,6 @@
 
 use core::time::Duration;
 
-use cluster::fabric::Processing;
 use cluster::id::MemberId;
 use ipsec::time::Instant;
 
@@ -116,7 +115,6 @@ impl World {
 
     /// A member does not get to work.
     pub fn pause(&mut self, member: MemberId, span: Duration) {
-        self.doubt_all();
         let now = self.now;
         if let Some(node) = self.nodes.get_mut(&member).filter(|node| node.appliance.is_some()) {
             node.paused_until = node.paused_until.max(now + span);
@@ -127,7 +125,6 @@ impl World {
 
     /// A member's clock goes ahead.
     pub fn jump(&mut self, member: MemberId, span: Duration) {
-        self.doubt_all();
         if let Some(node) = self.nodes.get_mut(&member) {
             node.skew += span;
         }
@@ -148,23 +145,22 @@ impl World {
 
     /// Nothing passes from one member to another, until further notice.
     pub fn cut(&mut self, from: MemberId, to: MemberId) {
-        self.doubt(from);
-        self.doubt(to);
         self.cut.insert((from, to));
+    }
+
+    /// Only packets of clients pass from one member to another, no messages, until further notice.
+    pub fn silence(&mut self, from: MemberId, to: MemberId) {
+        self.speechless.insert((from, to));
     }
 
     /// Everything passes again.
     pub fn heal(&mut self) {
         self.cut.clear();
+        self.speechless.clear();
     }
 
     /// The trusted link is bad for a while.
-    pub fn foul(&mut self, mut weather: Weather, span: Duration) {
-        self.doubt_all();
-        if self.topology.processing == Processing::Distributor {
-            // Known: a target delivers a plain frame as often as the wire brings it (ARCHITECTURE, "Known limits").
-            weather.repeated = 0;
-        }
+    pub fn foul(&mut self, weather: Weather, span: Duration) {
         self.trusted.weather = weather;
         tracing::info!(at = %self.now, ?weather, ?span, "SIM foul trusted link");
         self.later(span, Ending::Fine);
@@ -190,6 +186,13 @@ impl World {
         self.later(span, Ending::RollBack);
     }
 
+    /// The facility is put back to its last backup.
+    pub fn roll_back(&mut self) {
+        let is_done = self.facility.roll_back();
+        self.note(("roll back", is_done));
+        tracing::info!(at = %self.now, is_done, "SIM facility rolled back");
+    }
+
     /// A target gets no new connections for a while.
     pub fn drain(&mut self, target: MemberId, span: Duration) {
         self.tell_drain(target, true);
@@ -198,7 +201,6 @@ impl World {
 
     /// The operator speaks.
     pub fn tell_drain(&mut self, target: MemberId, on: bool) {
-        self.doubt(target);
         let now = self.now;
         let name = crate::pki::name_of(target);
         if let Some(node) = self.nodes.get_mut(&OWNER)
@@ -214,16 +216,19 @@ impl World {
     /// A client starts anew, and has forgotten everything.
     pub fn renew_client(&mut self, client: usize, after: Duration) {
         if let Ok(fresh) = Client::new(self.now, client, &self.topology, &mut self.luck) {
+            self.model.renewed(fresh.address());
             self.clients[client] = fresh.waiting(self.now + after);
             self.note(("renewed", client));
             tracing::info!(at = %self.now, client, "SIM client starts anew");
         }
     }
 
-    /// Any target may look dead from now on.
-    fn doubt_all(&mut self) {
-        let members: Vec<MemberId> = self.nodes.keys().copied().collect();
-        members.into_iter().for_each(|member| self.doubt(member));
+    /// A client replaces its newest SA.
+    pub fn rekey_client(&mut self, client: usize) {
+        let now = self.now;
+        if let Some(client) = self.clients.get_mut(client) {
+            client.rekey(now);
+        }
     }
 
     fn end_fault(&mut self, ending: Ending) -> Result<(), End> {
@@ -244,11 +249,7 @@ impl World {
             Ending::Fine => self.trusted.weather = Weather::FINE,
             Ending::FineNetwork => self.network.weather = Weather::FINE,
             Ending::FacilityUp => self.facility.is_up = true,
-            Ending::RollBack => {
-                self.doubt_all();
-                let _ = self.facility.roll_back();
-                tracing::info!(at = %self.now, "SIM facility rolled back");
-            }
+            Ending::RollBack => self.roll_back(),
             Ending::Undrain(member) => self.tell_drain(member, false),
         }
         Ok(())

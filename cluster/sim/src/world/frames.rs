@@ -1,5 +1,6 @@
 //! Frames on their way.
 
+use core::time::Duration;
 use std::collections::VecDeque;
 
 use cluster::frame::{self, HEADER_LEN, Kind, Repr};
@@ -128,12 +129,11 @@ impl World {
     }
 
     /// An application host sends a segment to its member.
-    pub(super) fn send_from_host(&mut self, member: MemberId, segment: &Segment) {
+    pub(super) fn send_from_host(&mut self, member: MemberId, segment: &Segment, after: Duration) {
         self.model.answered(segment);
         let frame = framed(host_mac(member), port_mac(member, INSIDE), &segment.emit());
         let core = usize::from(segment.client.1);
-        let at = self.now + self.luck.micros(5, 400);
-        self.schedule(at, Happening::AtMember { member, port: INSIDE, core, frame });
+        self.schedule(self.now + after, Happening::AtMember { member, port: INSIDE, core, frame });
     }
 
     fn leave_by_trusted(&mut self, from: MemberId, frame: &[u8]) {
@@ -159,7 +159,9 @@ impl World {
                     continue;
                 }
             }
-            self.send_on_trusted(from, member, frame);
+            if known.is_some() || !self.speechless.contains(&(from, member)) {
+                self.send_on_trusted(from, member, frame);
+            }
         }
     }
 
@@ -241,7 +243,9 @@ impl World {
         repr.emit(&mut frame::Packet::new_unchecked(&mut frame[start..start + HEADER_LEN]));
     }
 
-    fn incarnation_of(&self, member: MemberId) -> Incarnation {
+    /// The start under which a member serves.
+    #[must_use]
+    pub fn incarnation_of(&self, member: MemberId) -> Incarnation {
         let appliance = self.nodes.get(&member).and_then(|node| node.appliance.as_ref());
         let view = appliance.and_then(|appliance| appliance.control.member());
         view.map_or(Incarnation(0), |view| view.incarnation())

@@ -1,6 +1,7 @@
 //! What clients' users and application hosts do: connections with SYN, data and FIN, and answers.
 
 use core::net::Ipv4Addr;
+use core::time::Duration;
 use std::collections::BTreeMap;
 
 use cluster::id::MemberId;
@@ -116,8 +117,26 @@ impl World {
             flags if flags.contains(Flags::FIN) => Flags::FIN | Flags::ACK,
             _ => Flags::ACK,
         };
-        let len = self.traffic.dice.between(SEGMENT_LEN_MIN as u64, 1_200) as usize;
+        // Some hosts have much to say, and go on when they hear no more.
+        let count = if self.traffic.dice.permille(50) { self.traffic.dice.between(2, 12) } else { 1 };
+        let mut after = self.traffic.dice.micros(5, 400);
+        for _ in 0..count {
+            let len = self.traffic.dice.between(SEGMENT_LEN_MIN as u64, 1_200) as usize;
+            self.host_sends(member, Segment { to_service: false, flags, len, ..segment }, after);
+            after += self.traffic.dice.micros(100, 60_000);
+        }
+    }
+
+    /// The application host behind a member sends a segment on a client's connection.
+    pub fn host_speaks(&mut self, member: MemberId, client: usize, port: u16) {
+        let Some(at) = self.clients.get(client) else { return };
+        let client = (at.address(), port);
+        let segment = Segment { tag: 0, client, to_service: false, flags: Flags::ACK, len: 200 };
+        self.host_sends(member, segment, Duration::ZERO);
+    }
+
+    fn host_sends(&mut self, member: MemberId, segment: Segment, after: Duration) {
         let tag = self.traffic.tag();
-        self.send_from_host(member, &Segment { tag, to_service: false, flags, len, ..segment });
+        self.send_from_host(member, &Segment { tag, ..segment }, after);
     }
 }

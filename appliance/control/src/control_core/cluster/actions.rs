@@ -21,6 +21,9 @@ use crate::control_core::{ControlCore, LINGER};
 
 impl<B: PacketBuffer> ControlCore<B> {
     pub(super) fn act(&mut self, now: Instant, action: Action, cluster: &mut ClusterCore) {
+        if let Action::RaiseFloor { .. } | Action::Forget { .. } | Action::Bury(_) | Action::Verify(_) = &action {
+            debug!(%now, me = %cluster.settings.me, ?action, "connections move");
+        }
         match action {
             Action::Fabric(fabric) => {
                 cluster.fabric = Some(fabric.clone());

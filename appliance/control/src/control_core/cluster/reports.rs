@@ -47,6 +47,7 @@ impl<B: PacketBuffer> ControlCore<B> {
 
     /// The counters are read after the tombs were made: what their SAs have accepted by now is at least what they had then.
     fn tell_stopped(&mut self, now: Instant, stopped: Vec<EntryKey>) {
+        tracing::debug!(%now, me = self.cluster.as_ref().map(|cluster| cluster.settings.me.0), ?stopped, "connections have ended");
         let mut peers: Vec<PeerId> = stopped.iter().map(|entry| entry.peer).collect();
         peers.sort_unstable();
         peers.dedup();
