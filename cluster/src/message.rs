@@ -22,6 +22,7 @@ use zeroize::Zeroizing;
 pub(crate) use as_wire::{flow as flow_as_wire, peer as peer_as_wire};
 pub use kinds::{
     Body, Delta, Departed, Granted, Marked, Moved, NumbersFrom, SecretBytes, ShadowImage, ShortReason, Top, Used,
+    Wanted,
 };
 
 use crate::id::Epoch;

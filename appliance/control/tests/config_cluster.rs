@@ -156,9 +156,12 @@ fn hostile_42_dvipas_that_nobody_could_serve() {
 }
 
 #[test]
-fn hostile_42_what_does_not_work_yet_is_refused_and_not_ignored() {
-    let blocks = right_but("    owners: [d1]\n", "    owners: [d1]\n    outbound_sequence: leased-blocks\n");
-    assert_refused(&blocks, 18, "`leased-blocks`", "auto, sequencer, via-distributor");
+fn every_way_to_share_outbound_numbers_is_taken() {
+    for policy in ["auto", "sequencer", "via-distributor", "leased-blocks"] {
+        let config =
+            parse(&right_but("    owners: [d1]\n", &format!("    owners: [d1]\n    outbound_sequence: {policy}\n")));
+        assert_eq!(config.unwrap().dvipas[0].outbound_sequence.name(), policy);
+    }
 }
 
 #[test]

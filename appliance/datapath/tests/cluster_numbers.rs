@@ -94,7 +94,7 @@ fn the_sequencer_numbers_the_packets_of_all_members_once_and_in_order() {
             cluster.assert_drops(at, &[]);
             assert_eq!(cluster.members[at].balance().held, 0);
         }
-        assert!(cluster.members[1].reports.iter().any(|report| matches!(report, Report::NumbersWanted(_))));
+        assert!(cluster.members[1].reports.iter().any(|report| matches!(report, Report::NumbersWanted { .. })));
     }
 }
 
@@ -111,7 +111,7 @@ fn without_an_answer_what_waits_is_dropped_in_time_and_never_piles_up() {
     assert_eq!(cluster.members[1].balance().held, 64);
     assert_eq!(cluster.members[1].dropped(DropReason::NoNumber), 36, "the oldest make room");
     let wanted = |cluster: &Cluster| {
-        cluster.members[1].reports.iter().filter(|report| matches!(report, Report::NumbersWanted(_))).count()
+        cluster.members[1].reports.iter().filter(|report| matches!(report, Report::NumbersWanted { .. })).count()
     };
     assert_eq!(wanted(&cluster), 1);
     for _ in 0..51 {

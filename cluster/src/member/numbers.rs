@@ -14,18 +14,17 @@ use super::seam::{Action, DvipaSettings, NumberSource, SequencePolicy};
 use super::shared::Shared;
 use crate::facility::births::{MarkRaise, RaiseMarks, Raised};
 use crate::id::{ChildId, MemberId};
-use crate::message::{Body, LIST_MAX, Marked, NumbersFrom};
+use crate::message::{Body, LIST_MAX, Marked, NumbersFrom, Wanted};
 use crate::sequence::leases::{Block, Leases};
 use crate::sequence::marks::{MarkSettings, Marks};
 use crate::sequence::siblings::{Newcomer, Output, PeerSenders, SenderSettings};
-
-/// Packets of one leased block.
-const BLOCK_PACKETS: u64 = 4_096;
 
 /// The numbers of all SAs of an owner.
 pub(super) struct Numbers {
     pub marks: Marks,
     settings: SenderSettings,
+    /// The client's replay window that blocks are cut for.
+    window_packets: u32,
     /// Who sends to whom on what.
     pub peers: BTreeMap<PeerId, PeerSenders>,
     /// Those of them that wait for something.
@@ -40,6 +39,7 @@ impl Numbers {
         Numbers {
             marks: Marks::new(MarkSettings::default()),
             settings: SenderSettings::new(policy, siblings_max, owner, is_alone),
+            window_packets: settings.peer_window_packets,
             peers: BTreeMap::new(),
             waiting: BTreeSet::new(),
             leases: BTreeMap::new(),
@@ -81,11 +81,11 @@ impl Owner {
     }
 
     /// A member has traffic to send on these, and no numbers.
-    pub fn numbers_wanted(&mut self, cx: &mut Shared, from: MemberId, spis: &[Spi]) {
-        for &spi in spis {
+    pub fn numbers_wanted(&mut self, cx: &mut Shared, from: MemberId, list: &[Wanted]) {
+        for &Wanted { spi, next } in list {
             let Some(peer) = self.children.get(&spi).map(|child| child.peer) else { continue };
             if self.numbers.settings.policy == SequencePolicy::LeasedBlocks {
-                self.lease(cx, from, spi);
+                self.lease(cx, from, spi, next);
             }
             self.with_senders(cx, peer, |senders, now, dvipa| {
                 senders.handle_wanted(now, from, ChildId { dvipa, spi });
@@ -134,13 +134,13 @@ impl Owner {
 
     /// Does what was decided of a peer.
     fn follow(&mut self, cx: &mut Shared, peer: PeerId) {
-        let Numbers { marks, settings, peers, waiting, leases } = &mut self.numbers;
+        let Numbers { marks, settings, window_packets, peers, waiting, leases } = &mut self.numbers;
         let Some(senders) = peers.get_mut(&peer) else { return };
         while let Some(output) = senders.poll_output(|child| marks.give(child)) {
             match output {
                 Output::Ask(child) => cx.actions.push(Action::AskSibling(child)),
                 Output::Dispense { child, from } if settings.policy == SequencePolicy::LeasedBlocks => {
-                    leases.insert(child.spi, Leases::new(BLOCK_PACKETS, from));
+                    leases.insert(child.spi, Leases::new(*window_packets, from));
                 }
                 // The dispenser on the owner's cores goes on where the owner itself would.
                 Output::Dispense { child, from } => {
@@ -158,10 +158,9 @@ impl Owner {
         }
     }
 
-    fn lease(&mut self, cx: &mut Shared, from: MemberId, spi: Spi) {
+    fn lease(&mut self, cx: &mut Shared, from: MemberId, spi: Spi, next: u64) {
         let id = self.child_id(spi);
         let Some(target) = self.targets.get(&from) else { return };
-        let next = target.used.get(&spi).map_or(0, |used| used.next_outbound);
         let mark = self.numbers.marks.below(id).unwrap_or(0);
         let Some(leases) = self.numbers.leases.get_mut(&spi) else { return };
         let Some(Block { first, count }) = leases.lease(cx.now, from, target.incarnation, next, mark) else { return };

@@ -349,7 +349,12 @@ pub enum Told {
     /// As the owner: a packet met a seal, or asked for an entry that a seal forbids.
     SealMet(ChildId),
     /// A packet waits for a number, or was dropped for want of one: this appliance has traffic for the peer on this SA.
-    NumbersWanted(ChildId),
+    NumbersWanted {
+        /// Which SA.
+        child: ChildId,
+        /// The number that the next packet would have: all that were given here below it are used, or never will be.
+        next: u64,
+    },
     /// As a target: a peer behind a NAT is elsewhere, says its newest authentic packet.
     PeerSeen {
         /// By which SA.

@@ -8,7 +8,7 @@ use super::seam::{EntryKey, SaUse, Told};
 use super::shared::Shared;
 use crate::id::{ChildId, Incarnation, MemberId};
 use crate::lifesize::Amount;
-use crate::message::{Body, SERVICES_MAX};
+use crate::message::{Body, SERVICES_MAX, Wanted};
 
 /// Most wishes that wait for an owner.
 const WISHES_MAX: usize = 256;
@@ -45,7 +45,9 @@ impl Member {
             Told::Alive(_) => {}
             Told::FirstPacket(child) => self.tell_owner(child, Body::FirstPacket(child.spi)),
             Told::SealMet(child) => self.with_owner(child.dvipa, |own, _| own.seal_met(child.spi)),
-            Told::NumbersWanted(child) => self.tell_owner(child, Body::NumbersWanted(vec![child.spi])),
+            Told::NumbersWanted { child, next } => {
+                self.tell_owner(child, Body::NumbersWanted(vec![Wanted { spi: child.spi, next }]));
+            }
             Told::PeerSeen { child, remote, sequence } => {
                 self.tell_owner(child, Body::PeerSeen { spi: child.spi, remote, sequence });
             }

@@ -113,7 +113,7 @@ pub enum Body {
     /// Owner → target: what SAs may carry there, in all.
     Grants(Vec<Granted>),
     /// Target → owner: it has traffic to send on these.
-    NumbersWanted(#[serde(with = "as_wire::spis")] Vec<Spi>),
+    NumbersWanted(Vec<Wanted>),
     /// Owner → target: where the numbers of outbound halves come from there.
     Numbers(Vec<NumbersFrom>),
     /// Owner → target: numbers below these may be used by who numbers an SA.
@@ -245,6 +245,16 @@ pub struct NumbersFrom {
     pub spi: Spi,
     /// Where from.
     pub source: NumberSource,
+}
+
+/// An SA that a member has traffic for, and no number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wanted {
+    /// Which SA.
+    #[serde(with = "as_wire::spi")]
+    pub spi: Spi,
+    /// All numbers below this that it was given are used, or will never be.
+    pub next: u64,
 }
 
 /// How far an SA's outbound numbers may go.

@@ -81,7 +81,7 @@ fn all() -> Vec<Message> {
             heard_ago_ms: Some(4),
         }]),
         Body::Grants(vec![Granted { spi: spi(300), is_inbound: true, ceiling: Amount::of((9, 9)) }]),
-        Body::NumbersWanted(vec![spi(300)]),
+        Body::NumbersWanted(vec![Wanted { spi: spi(300), next: 7 }]),
         Body::Numbers(vec![NumbersFrom { spi: spi(300), source: NumberSource::Own { from: 4 } }]),
         Body::Marks(vec![Marked { spi: spi(300), below: 1 << 24 }]),
         Body::Lease { spi: spi(300), first: 1, count: 9 },

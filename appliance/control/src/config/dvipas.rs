@@ -158,13 +158,9 @@ fn sequence(place: &Place<'_>, raw: &raw::Dvipa, cluster: Option<&Cluster>) -> R
         ("auto", SequencePolicy::Auto),
         ("sequencer", SequencePolicy::Sequencer),
         ("via-distributor", SequencePolicy::ViaDistributor),
+        ("leased-blocks", SequencePolicy::LeasedBlocks),
     ];
-    let here = place.key("outbound_sequence");
-    if let Some(word) = raw.outbound_sequence.as_ref().filter(|word| word.value == "leased-blocks") {
-        let words = listed(table.iter().map(|(name, _)| *name));
-        return Err(here.unserved(word, words, "blocks of numbers do not reach their senders yet"));
-    }
-    word_of_cluster(&here, raw.outbound_sequence.as_ref(), &table, cluster)
+    word_of_cluster(&place.key("outbound_sequence"), raw.outbound_sequence.as_ref(), &table, cluster)
 }
 
 /// What says who owns and serves a DVIPA, in a [`Dvipa`] whose other fields are yet to be filled in.

@@ -19,6 +19,7 @@ use cluster::frame::{Accepted, Kind, Repr};
 use cluster::id::{ChildId, Incarnation, MemberId, Serial};
 use cluster::member::NumberSource;
 use cluster::sequence::dispenser::{Dispenser, Sender};
+use cluster::sequence::leases::USE_WITHIN;
 use cluster::sequence::requester::{Numbers, Requester};
 use cluster::sequence::{GRANT_LEN, Grant, REQUEST_LEN, Request, Times};
 use core::net::IpAddr;
@@ -52,6 +53,8 @@ struct Shared<B> {
     /// On the owner's home core, once anybody has asked.
     dispenser: Option<Box<Dispenser>>,
     wanted: Option<Instant>,
+    /// When the last block came.
+    leased_at: Option<Instant>,
     is_active: bool,
 }
 
@@ -104,7 +107,12 @@ impl<Q: PortQueue> DataCore<Q> {
         if let Some(sealing) = &mut entry.sealing {
             match source {
                 NumberSource::Own { from } => sealing.start_at(from),
-                NumberSource::Sequencer | NumberSource::Leased => sealing.wait_for_grants(),
+                NumberSource::Sequencer => sealing.wait_for_grants(),
+                NumberSource::Leased => {
+                    sealing.wait_for_grants();
+                    // Whoever is told to be quiet sends nothing on what is left of a block.
+                    sealing.abandon_grants();
+                }
                 NumberSource::ViaOwner => {}
             }
         }
@@ -117,6 +125,7 @@ impl<Q: PortQueue> DataCore<Q> {
             requester: None,
             dispenser: None,
             wanted: None,
+            leased_at: None,
             is_active: false,
         };
         let sa = self.numbers.sas.entry(key).or_insert_with(fresh);
@@ -140,7 +149,11 @@ impl<Q: PortQueue> DataCore<Q> {
     pub(crate) fn grant_numbers(&mut self, key: SaKey, first: u64, count: u64, now: Instant) {
         if let Some(sealing) = self.sas.outbound.get_mut(key.0, key.1).and_then(|entry| entry.sealing.as_mut()) {
             // A lease that comes twice is refused, and does no harm.
-            let _ = sealing.grant(first, count);
+            if sealing.grant(first, count).is_ok()
+                && let Some(sa) = self.numbers.sas.get_mut(&key)
+            {
+                (sa.leased_at, sa.wanted) = (Some(now), None);
+            }
         }
         self.seal_waiting(key, now);
     }
@@ -177,7 +190,11 @@ impl<Q: PortQueue> DataCore<Q> {
         let is_granted = match sa.source {
             NumberSource::Sequencer => true,
             NumberSource::Leased => {
-                let sealing = self.sas.outbound.get_mut(key.0, key.1).and_then(|entry| entry.sealing.as_ref());
+                let mut sealing = self.sas.outbound.get_mut(key.0, key.1).and_then(|entry| entry.sealing.as_mut());
+                if sa.leased_at.is_some_and(|at| now >= at + USE_WITHIN) {
+                    // The client may be further on by now.
+                    sealing.iter_mut().for_each(|sealing| sealing.abandon_grants());
+                }
                 !sa.waiting.is_empty() || sealing.is_none_or(|sealing| sealing.numbers_left() == 0)
             }
             NumberSource::Own { .. } => sa.dispenser.is_some(),
@@ -200,8 +217,10 @@ impl<Q: PortQueue> DataCore<Q> {
     /// Says that an SA's numbers are wanted, not too often.
     pub(crate) fn numbers_wanted(&mut self, key: SaKey, now: Instant) {
         let Some(sa) = self.numbers.sas.get_mut(&key) else { return };
+        let sealing = self.sas.outbound.get_mut(key.0, key.1).and_then(|entry| entry.sealing.as_ref());
+        let next = sealing.map_or(0, |sealing| sealing.next_sequence());
         if sa.wanted.is_none_or(|told| now >= told + WANTED_AGAIN)
-            && self.mailbox.report(Report::NumbersWanted(sa.child))
+            && self.mailbox.report(Report::NumbersWanted { child: sa.child, next })
         {
             sa.wanted = Some(now);
         }
@@ -235,6 +254,11 @@ impl<Q: PortQueue> DataCore<Q> {
     }
 
     fn ask_for_numbers(&mut self, key: SaKey, now: Instant) {
+        let Some(sa) = self.numbers.sas.get(&key) else { return };
+        if sa.source == NumberSource::Leased && !sa.waiting.is_empty() {
+            // More than the last block held, or the wish came when there was none to give.
+            return self.numbers_wanted(key, now);
+        }
         let Some(sa) = self.numbers.sas.get_mut(&key) else { return };
         if sa.source != NumberSource::Sequencer && sa.dispenser.is_none() {
             return;

@@ -28,7 +28,12 @@ pub enum Report {
         connections: u32,
     },
     /// A packet waits for a number of this SA.
-    NumbersWanted(ChildId),
+    NumbersWanted {
+        /// Which SA.
+        child: ChildId,
+        /// The number that the next packet would have.
+        next: u64,
+    },
     /// As the owner: a packet met a seal.
     SealMet(ChildId),
 }
@@ -41,7 +46,7 @@ impl Report {
             Report::Alive(_)
             | Report::Unverified { .. }
             | Report::Active { .. }
-            | Report::NumbersWanted(_)
+            | Report::NumbersWanted { .. }
             | Report::SealMet(_) => true,
         }
     }

@@ -47,7 +47,7 @@ fn messages_out_of_place_harm_nothing() {
             Body::Freed { batch: number, entries: vec![], tops: vec![] },
             Body::FreedAcknowledged { batch: number, serial: crate::id::Serial(number) },
             Body::FirstPacket(spi),
-            Body::NumbersWanted(vec![spi]),
+            Body::NumbersWanted(vec![crate::message::Wanted { spi, next: 1 }]),
             Body::DrainWanted { target: MemberId(77), on: true },
             Body::Expelled { incarnation: crate::id::Incarnation(number + 1_000) },
         ];

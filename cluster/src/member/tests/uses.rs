@@ -133,7 +133,7 @@ fn a_second_sender_gets_an_sa_of_its_own_when_the_peer_has_proven_it() {
     world.run_for(SECOND / 2);
     for _ in 0..20 {
         for member in [ONE, TWO] {
-            world.tell(member, Told::NumbersWanted(id));
+            world.tell(member, Told::NumbersWanted { child: id, next: 1 });
         }
         world.run_for(SECOND / 10);
     }
@@ -160,8 +160,8 @@ fn a_second_sender_gets_an_sa_of_its_own_when_the_peer_has_proven_it() {
     let other = if sender[0] == ONE { TWO } else { ONE };
     world.run_for(SECOND * 3);
     for _ in 0..5 {
-        world.tell(other, Told::NumbersWanted(id));
-        world.tell(OWNER, Told::NumbersWanted(id));
+        world.tell(other, Told::NumbersWanted { child: id, next: 1 });
+        world.tell(OWNER, Told::NumbersWanted { child: id, next: 1 });
         world.run_for(SECOND / 5);
     }
     let from = match world.appliance(other).sources[&sibling] {
@@ -184,8 +184,8 @@ fn other_policies_are_told_as_they_are() {
         world.run_for(SECOND / 2);
         assert_eq!(world.appliance(ONE).sources[&id], source);
         for _ in 0..3 {
-            world.tell(ONE, Told::NumbersWanted(id));
-            world.tell(TWO, Told::NumbersWanted(id));
+            world.tell(ONE, Told::NumbersWanted { child: id, next: 1 });
+            world.tell(TWO, Told::NumbersWanted { child: id, next: 1 });
             world.run_for(SECOND / 5);
         }
         assert!(world.appliance(OWNER).siblings_asked.is_empty());
@@ -234,4 +234,119 @@ fn new_connections_go_by_what_targets_report_of_themselves() {
     world.tell(OWNER, Told::Active { dvipa: dvipa(), ports: active });
     world.run_for(SECOND / 10);
     assert!(world.member(OWNER).targets(dvipa()).iter().all(|target| target.member != OWNER), "it is no target");
+}
+
+/// Members that carry an SA as their ceilings allow, and what they have carried by their own counters.
+struct Carried {
+    id: crate::id::ChildId,
+    bytes: std::collections::BTreeMap<crate::id::MemberId, u64>,
+}
+
+impl Carried {
+    /// One more packet at a member, if what it was granted has room for it and it may send.
+    fn carry(&mut self, world: &mut World, member: crate::id::MemberId, packet: u64) -> bool {
+        let appliance = world.appliance(member);
+        let (ceiling, taken) = (appliance.ceilings[&self.id].0.0, appliance.withdrawn.get(&self.id));
+        let taken: u64 = taken.into_iter().flatten().sum();
+        let bytes = self.bytes.entry(member).or_default();
+        let fits = !appliance.muted && *bytes + taken + packet <= ceiling;
+        if fits {
+            *bytes += packet;
+        }
+        fits
+    }
+
+    fn tell(&self, world: &mut World, member: crate::id::MemberId) {
+        world.uses(member, self.id, self.bytes[&member], 10);
+    }
+
+    fn sum(&self) -> u64 {
+        self.bytes.values().sum()
+    }
+
+    /// Used is never above what was carried, and with what is granted and charged never below it.
+    fn check(&self, world: &World) {
+        let view = world.member(OWNER).lifesize(dvipa(), None, 10)[0].inbound;
+        let carried = self.sum();
+        assert!(view.used.bytes <= carried, "{} of {carried}", view.used.bytes);
+        let most = view.used.bytes + view.granted.bytes + view.charged.bytes;
+        assert!(carried <= most && most <= 20_000_000, "{carried}, {most}");
+        assert_eq!(view.overrun_bound, crate::lifesize::Amount::ZERO);
+    }
+}
+
+#[test]
+fn the_sum_agrees_with_what_was_carried_also_when_a_target_dies_between_reports() {
+    for seed in 0..10 {
+        let mut world = World::running(seed);
+        let id = world.birth_of(1, limits(10_000_000, 20_000_000), None, None);
+        world.run_for(SECOND / 2);
+        let mut carried = Carried { id, bytes: Default::default() };
+        for at in 0..2_000 {
+            carried.carry(&mut world, if at % 3 == 0 { TWO } else { ONE }, 1_000);
+            if at % 20 == 0 {
+                carried
+                    .bytes
+                    .keys()
+                    .copied()
+                    .collect::<Vec<_>>()
+                    .iter()
+                    .for_each(|&member| carried.tell(&mut world, member));
+                world.run_for(SECOND / 50);
+                carried.check(&world);
+            }
+        }
+        // To the byte, once the slow timer has passed.
+        [ONE, TWO].iter().for_each(|&member| carried.tell(&mut world, member));
+        world.run_for(SECOND * 11);
+        assert_eq!(world.member(OWNER).lifesize(dvipa(), None, 10)[0].inbound.used.bytes, carried.sum());
+        // It carries on unreported, and is dead.
+        while carried.carry(&mut world, ONE, 1_000) {}
+        carried.check(&world);
+        world.stop(ONE);
+        world.run_for(SECOND * 3);
+        carried.check(&world);
+        let view = world.member(OWNER).lifesize(dvipa(), None, 10)[0].inbound;
+        assert!(view.charged.bytes > 0 && view.charged.bytes <= 2_500_000, "one grant at most: {}", view.charged.bytes);
+        // Who is left can use the rest, and nothing of what the dead one may have carried.
+        for _ in 0..400 {
+            while carried.carry(&mut world, TWO, 1_000) {}
+            carried.tell(&mut world, TWO);
+            world.run_for(SECOND / 50);
+            carried.check(&world);
+        }
+        assert!(carried.sum() <= 20_000_000 && carried.sum() > 16_000_000, "{}", carried.sum());
+    }
+}
+
+#[test]
+fn a_target_without_its_trusted_port_stops_within_its_grant_and_in_time() {
+    let mut world = World::running(11);
+    let id = world.birth_of(1, limits(10_000_000, 20_000_000), None, None);
+    world.run_for(SECOND / 2);
+    let mut carried = Carried { id, bytes: Default::default() };
+    for member in [ONE, TWO] {
+        assert!(carried.carry(&mut world, member, 1_000));
+        carried.tell(&mut world, member);
+    }
+    world.run_for(SECOND);
+    world.unlink(OWNER, ONE);
+    world.unlink(TWO, ONE);
+    let since = world.now;
+    let mut stopped = None;
+    // A trickle, so that its grant alone does not stop it.
+    for _ in 0..400 {
+        if !carried.carry(&mut world, ONE, 1_000) {
+            stopped = stopped.or(Some(world.now));
+        }
+        carried.tell(&mut world, ONE);
+        while carried.carry(&mut world, TWO, 50_000) {}
+        carried.tell(&mut world, TWO);
+        world.run_for(SECOND / 50);
+        carried.check(&world);
+    }
+    let after = stopped.expect("it stops").saturating_since(since);
+    assert!(after >= SECOND * 4 && after < SECOND * 6, "the owner may be silent for five seconds: {after:?}");
+    assert!(world.appliance(ONE).muted && !world.appliance(TWO).muted);
+    assert!(carried.sum() <= 20_000_000);
 }

@@ -31,7 +31,9 @@ impl<B: PacketBuffer> ControlCore<B> {
                             cluster.active.count(core, service, connections);
                         }
                     }
-                    Report::NumbersWanted(child) => self.tell_member(now, Told::NumbersWanted(child)),
+                    Report::NumbersWanted { child, next } => {
+                        self.tell_member(now, Told::NumbersWanted { child, next });
+                    }
                     Report::SealMet(child) => self.tell_member(now, Told::SealMet(child)),
                 }
             }

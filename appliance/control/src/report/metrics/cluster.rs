@@ -129,15 +129,23 @@ impl Families {
             "Inner bytes charged for members that do not answer.",
             &labels,
         )?;
-        let mut sums: BTreeMap<(IpAddr, &str), (u64, u64)> = BTreeMap::new();
+        let bound = self.gauge(
+            "phalanx_lifesize_overrun_bound_bytes",
+            "The most by which any one SA can overrun its hard limit, in inner bytes.",
+            &labels,
+        )?;
+        let mut sums: BTreeMap<(IpAddr, &str), (u64, u64, u64)> = BTreeMap::new();
         for row in &snapshot.lifesizes {
-            let sum = sums.entry((row.dvipa, &row.direction)).or_default();
-            *sum = (sum.0.saturating_add(row.granted_bytes), sum.1.saturating_add(row.charged_bytes));
+            let (grants, charges, overrun) = sums.entry((row.dvipa, &row.direction)).or_default();
+            *grants = grants.saturating_add(row.granted_bytes);
+            *charges = charges.saturating_add(row.charged_bytes);
+            *overrun = row.overrun_bound_bytes.max(*overrun);
         }
-        for ((dvipa, direction), (of_grants, of_charges)) in sums {
+        for ((dvipa, direction), (of_grants, of_charges, overrun)) in sums {
             let dvipa = dvipa.to_string();
             set(&granted, &[&dvipa, direction], of_grants)?;
             set(&charged, &[&dvipa, direction], of_charges)?;
+            set(&bound, &[&dvipa, direction], overrun)?;
         }
         let labels = ["dvipa"];
         let reports = self.counter(

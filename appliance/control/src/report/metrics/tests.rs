@@ -76,7 +76,7 @@ fn clustered() -> Snapshot {
         charged_bytes: 10,
         soft_limit_bytes: None,
         hard_limit_bytes: None,
-        overrun_bound_bytes: 0,
+        overrun_bound_bytes: 7,
         report_permille: 10,
         reports: 1,
     };
@@ -123,6 +123,7 @@ fn a_member_of_a_cluster_has_more_and_a_lone_appliance_does_not() {
         "phalanx_sequence_fallback_sas{dvipa=\"203.0.113.80\",why=\"siblings_refused\"} 2",
         "phalanx_lifesize_granted_bytes{direction=\"in\",dvipa=\"203.0.113.80\"} 200",
         "phalanx_lifesize_charged_bytes{direction=\"in\",dvipa=\"203.0.113.80\"} 20",
+        "phalanx_lifesize_overrun_bound_bytes{direction=\"in\",dvipa=\"203.0.113.80\"} 7",
         "phalanx_lifesize_reports_total{dvipa=\"203.0.113.80\"} 12",
         "phalanx_lifesize_refreshes_total{dvipa=\"203.0.113.80\"} 3",
     ] {
