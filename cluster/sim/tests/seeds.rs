@@ -31,6 +31,15 @@ fn every_scenario_goes_to_its_end() {
     }
 }
 
+/// An SA that lingered was opened by who had owned its address a moment before, as if that were an appliance alone.
+#[test]
+fn who_owns_an_address_no_more_delivers_nothing_of_it() {
+    for seed in [1031, 1059] {
+        let outcome = run(seed, scenario::named("cf-rollback"), None);
+        assert!(outcome.end.is_none(), "{outcome:?}");
+    }
+}
+
 #[test]
 fn sender_numbers_that_are_not_unique_are_found() {
     let found = (0..100).any(|seed| run(seed, None, Some(Plant::SenderId)).end.is_some());

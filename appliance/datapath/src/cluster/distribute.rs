@@ -41,8 +41,9 @@ pub(super) enum Standing {
 }
 
 impl<Q: PortQueue> DataCore<Q> {
-    /// Takes the packets of clustered DVIPAs out of a burst, and sees them on their way. What remains is for an appliance
-    /// alone.
+    /// Takes a burst on its way, if this appliance is in a cluster; otherwise it remains, and is for an appliance alone.
+    /// Of an address whose owner is not known nothing is taken, though an SA of a former epoch may linger: nobody's window
+    /// would count.
     pub(crate) fn take_routed(
         &mut self,
         esp: Burst<EspPacket<Q::Buffer>>,
@@ -51,11 +52,10 @@ impl<Q: PortQueue> DataCore<Q> {
         if self.fabric().is_none() {
             return esp;
         }
-        let (mut alone, mut own) = (Burst::new(), Burst::new());
+        let mut own = Burst::new();
         for packet in esp {
             match self.clustered(packet.place.dvipa).map(|(fabric, dvipa)| fabric.owns(dvipa)) {
-                None => alone.push(packet),
-                Some(false) => self.drops.end(packet, DropReason::NotOwner),
+                None | Some(false) => self.drops.end(packet, DropReason::NotOwner),
                 Some(true) => match peek_inner(&self.sas, packet.frame.bytes(), &packet.place) {
                     Ok(seen) => self.steer_seen(SeenPacket { packet, seen }, &mut own),
                     Err(reason) => self.drops.end(packet, reason),
@@ -64,7 +64,7 @@ impl<Q: PortQueue> DataCore<Q> {
         }
         self.hand_over();
         self.distribute(own, now);
-        alone
+        Burst::new()
     }
 
     /// Keeps what this core authenticates, and hands the rest to those that do. Any core may find out that a dummy is one.
@@ -76,8 +76,7 @@ impl<Q: PortQueue> DataCore<Q> {
         }
     }
 
-    /// Takes the packets of clustered DVIPAs out of a burst that other cores have handed over, and routes them. What remains
-    /// is to be opened. Peeking once more costs less than to carry along what was seen.
+    /// The same for a burst that other cores have handed over: routes it, or leaves it to be opened. Peeking once more costs less than to carry along what was seen.
     pub(crate) fn route_handed_over(
         &mut self,
         esp: Burst<EspPacket<Q::Buffer>>,
@@ -86,10 +85,10 @@ impl<Q: PortQueue> DataCore<Q> {
         if self.fabric().is_none() {
             return esp;
         }
-        let (mut alone, mut own) = (Burst::new(), Burst::new());
+        let mut own = Burst::new();
         for packet in esp {
             if self.clustered(packet.place.dvipa).is_none() {
-                alone.push(packet);
+                self.drops.end(packet, DropReason::NotOwner);
                 continue;
             }
             match peek_inner(&self.sas, packet.frame.bytes(), &packet.place) {
@@ -98,7 +97,7 @@ impl<Q: PortQueue> DataCore<Q> {
             }
         }
         self.distribute(own, now);
-        alone
+        Burst::new()
     }
 
     /// Sees a burst that this core authenticates to its targets.
