@@ -185,7 +185,7 @@ impl Run {
                 self.stack.disown_dvipa(DVIPA.into());
                 self.is_owned = false;
             }
-            2 => self.stack.announce_port(self.now, PortId(u16::from(b % 3))),
+            2 => self.stack.link_changed(self.now, PortId(u16::from(b % 3)), b < 128),
             _ => {
                 let _ =
                     self.stack.resolve(self.now, PortId(u16::from(b & 1)), ADDRESSES[usize::from(b >> 1 & 7)].into());
