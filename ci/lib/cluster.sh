@@ -250,7 +250,27 @@ cluster_lifesize() {
     else
         wrong "no SA was refreshed by bytes"
     fi
+    local client
+    for client in "${cluster_clients[@]}"; do
+        if wait_until 10 cluster_counts_agree "$client"; then
+            good "$client and the members have counted the same bytes: $(cluster_counts "$client" | jq -r '"\(length) halves of SAs, \(map(.client) | add) bytes"')"
+        else
+            wrong "$client counted otherwise than the members: $(cluster_counts "$client" | jq -c 'map(select(.client != .members))')"
+        fi
+    done
 }
+
+# cluster_counts CLIENT — what it has carried of each half of its SAs, and what the members have reported of that, as JSON.
+cluster_counts() {
+    jq -n --argjson peer "$(peer_sas "$1")" --argjson shadows "$(member_show d1 shadow)" --argjson sizes "$(member_show d1 lifesize)" '
+        def spi: ascii_downcase | sub("^0x0*"; "");
+        [ $shadows[] as $sa | $sizes[] | select(.spi_in == $sa.spi_in)
+          | {spi: (if .direction == "in" then $sa.spi_in else $sa.spi_out end | spi),
+             direction: (if .direction == "in" then "out" else "in" end), members: .used_bytes} ] as $ours
+        | [ $peer[] as $half | $ours[] | select(.spi == ($half.spi | spi) and .direction == $half.direction)
+            | {spi, direction, client: $half.bytes, members} ]'
+}
+cluster_counts_agree() { cluster_counts "$1" | jq -e 'length > 1 and all(.client == .members)' >/dev/null; }
 
 # member_count MEMBER TEXT — lines of its log.
 member_count() { grep -c -- "$2" "$(member_log "$1")" || true; }
