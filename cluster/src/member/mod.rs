@@ -342,7 +342,7 @@ impl Member {
             Ok(Progress::Again(start)) => self.cx.jobs.push(Job::Rebirth(start)),
             Err(error) => {
                 self.cx.notice(Notice::Facility { dvipa: None, what: error.to_string() });
-                self.timers.is_being_reborn = false;
+                self.timers.reborn_again_at = Some(self.cx.now + ownership::ASK_AGAIN_AFTER);
             }
         }
     }

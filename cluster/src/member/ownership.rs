@@ -141,7 +141,7 @@ impl Dvipa {
 }
 
 /// How long a record that cannot be understood is left alone: an operator has to do something about it.
-const ASK_AGAIN_AFTER: core::time::Duration = core::time::Duration::from_secs(5);
+pub(super) const ASK_AGAIN_AFTER: core::time::Duration = core::time::Duration::from_secs(5);
 
 /// The address that a job is about.
 pub(super) fn address_of(job: &Job) -> Option<IpAddr> {

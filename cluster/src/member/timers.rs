@@ -27,6 +27,8 @@ pub(super) struct Timers {
     facility_at: Instant,
     /// Whether another incarnation is being drawn.
     pub is_being_reborn: bool,
+    /// When that is tried again, after a record that cannot be understood.
+    pub reborn_again_at: Option<Instant>,
 }
 
 impl Timers {
@@ -37,6 +39,7 @@ impl Timers {
             report_at: now,
             facility_at: now + FACILITY_EVERY,
             is_being_reborn: false,
+            reborn_again_at: None,
         }
     }
 }
@@ -48,7 +51,8 @@ impl Member {
         let Timers { look_at, pulse_at, report_at, facility_at, .. } = self.timers;
         let timers = [look_at, pulse_at, report_at, facility_at];
         let parts = self.dvipas.values().filter_map(Dvipa::next_timeout);
-        timers.into_iter().chain(parts).chain(self.cx.jobs.next_timeout()).min().unwrap_or(Instant::MAX)
+        let timers = timers.into_iter().chain(self.timers.reborn_again_at);
+        timers.chain(parts).chain(self.cx.jobs.next_timeout()).min().unwrap_or(Instant::MAX)
     }
 
     pub(super) fn tick(&mut self) {
@@ -65,6 +69,9 @@ impl Member {
         if self.timers.report_at <= now {
             self.timers.report_at = now + REPORT_EVERY;
             self.dvipas.values_mut().for_each(|dvipa| dvipa.is_report_due = true);
+        }
+        if self.timers.reborn_again_at.take_if(|at| *at <= now).is_some() {
+            self.timers.is_being_reborn = false;
         }
         if self.timers.facility_at <= now {
             self.timers.facility_at = now + FACILITY_EVERY;

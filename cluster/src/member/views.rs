@@ -173,6 +173,12 @@ impl Member {
         self.cx.incarnation
     }
 
+    /// The start of this appliance: what its sessions with other members are between. It never changes.
+    #[must_use]
+    pub fn start(&self) -> Incarnation {
+        self.cx.start
+    }
+
     /// Since when the coupling facility has not answered, if it does not; transactions that wait; its revision.
     #[must_use]
     pub fn facility(&self) -> (Option<Instant>, usize, u64) {

@@ -110,6 +110,8 @@ fn a_target_that_returns_before_its_loss_is_recorded_is_expelled_all_the_same() 
     world.is_facility_up = true;
     world.run_for(SECOND * 2);
     assert!(world.fabric_target(ONE).is_some_and(|it| it.is_eligible && it.incarnation > before));
+    let returned = world.member(ONE);
+    assert!(returned.start() == before && returned.incarnation() > before, "its sessions are between the old starts");
 }
 
 #[test]

@@ -107,7 +107,8 @@ impl Exchange {
         match event {
             MeshEvent::Up { member: id, incarnation, version } => {
                 info!(member = %id, %incarnation, version, "XCF session up");
-                self.export_frame_keys(id, incarnation, (member.me(), member.incarnation()));
+                // By the starts that the sessions are between: that under which a member is a target may be another one.
+                self.export_frame_keys(id, incarnation, (member.me(), member.start()));
                 member.handle_link(now, id, LinkEvent::Up { incarnation, version });
             }
             MeshEvent::Down { member: id, why } => {
