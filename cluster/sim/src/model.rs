@@ -133,6 +133,13 @@ impl Model {
         self.sent.len()
     }
 
+    /// A member's clock went ahead: what it has is older by so much, for it alone goes by that clock.
+    pub fn aged(&mut self, member: MemberId, span: Duration) {
+        for place in self.places.values_mut().filter(|place| place.target == member) {
+            place.at = place.at.checked_sub(span).unwrap_or(Instant::ZERO);
+        }
+    }
+
     /// Which target last delivered of a client's connection.
     #[must_use]
     pub fn place_of(&self, client: (Ipv4Addr, u16)) -> Option<MemberId> {

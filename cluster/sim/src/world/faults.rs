@@ -128,6 +128,7 @@ impl World {
         if let Some(node) = self.nodes.get_mut(&member) {
             node.skew += span;
         }
+        self.model.aged(member, span);
         self.note(("jump", member));
         tracing::info!(at = %self.now, %member, ?span, "SIM clock jump");
     }
