@@ -60,6 +60,14 @@ pub struct Joined {
     born_at: SenderNumber,
 }
 
+/// Whether the certificates fit the configuration, as far as that shows before a start.
+///
+/// # Errors
+/// [`ClusterError`].
+pub fn check(cluster: &config::Cluster) -> Result<(), ClusterError> {
+    mesh_settings(cluster, Incarnation(0)).map(drop)
+}
+
 /// Makes a start that was registered ready to be a member.
 ///
 /// # Errors

@@ -99,7 +99,7 @@ pub enum PkiVerb {
     /// Issue a member's certificate and key: DIRECTORY/MEMBER.pem and DIRECTORY/MEMBER.key
     ///
     /// DIRECTORY must hold the authority. The member needs both files, and ca.pem. To renew a certificate, move the old
-    /// files away and issue anew; sessions that stand are not disturbed. Nothing is written over.
+    /// files away, issue anew, and restart the member, which reads them at its start. Nothing is written over.
     Issue(PkiIssue),
     /// Say what a certificate holds, and until when it is valid
     Show(PkiShow),

@@ -7,7 +7,7 @@
 pub mod appliance;
 pub mod asks;
 pub mod clock;
-mod clustering;
+pub mod clustering;
 pub mod device;
 pub mod facility;
 pub mod frame;

@@ -9,6 +9,7 @@ use control::config::Config;
 use control::report::{metrics, socket};
 use phalanx::appliance::{Appliance, ApplianceError};
 use phalanx::asks::{self, Asker};
+use phalanx::clustering;
 use tracing::{error, info, warn};
 
 use crate::command_line::{ConfigArguments, Outcome, RunArguments, print};
@@ -16,26 +17,30 @@ use crate::log;
 
 /// Validates a configuration as `run` would.
 pub fn check(arguments: &ConfigArguments) -> Outcome {
-    match Config::load(&arguments.config) {
-        Ok(config) => {
-            config.warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
-            print(&format!("{}: configuration is valid\n", arguments.config.display()))
-        }
-        Err(error) => {
-            eprintln!("error: {error}");
-            Outcome::Configuration
-        }
-    }
+    let config = match load(&arguments.config) {
+        Ok(config) => config,
+        Err(outcome) => return outcome,
+    };
+    config.warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
+    print(&format!("{}: configuration is valid\n", arguments.config.display()))
+}
+
+/// A configuration that was read, with all that it names: what is wrong with it must show before a start is registered.
+fn load(path: &Path) -> Result<Config, Outcome> {
+    let refused = |error: &dyn std::fmt::Display| {
+        eprintln!("error: {error}");
+        Outcome::Configuration
+    };
+    let config = Config::load(path).map_err(|error| refused(&error))?;
+    config.cluster.as_ref().map_or(Ok(()), clustering::check).map_err(|error| refused(&error))?;
+    Ok(config)
 }
 
 /// Runs the appliance until it is told to stop.
 pub fn run(arguments: &RunArguments) -> Outcome {
-    let config = match Config::load(&arguments.config.config) {
+    let config = match load(&arguments.config.config) {
         Ok(config) => config,
-        Err(error) => {
-            eprintln!("error: {error}");
-            return Outcome::Configuration;
-        }
+        Err(outcome) => return outcome,
     };
     log::start(&config.log);
     config.warnings.iter().for_each(|warning| warn!("{warning}"));

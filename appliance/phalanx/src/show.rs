@@ -21,7 +21,7 @@ pub fn place(arguments: &WhereArguments) -> Outcome {
         Ok(request) => request,
         Err(error) => {
             eprintln!("error: {error}");
-            return Outcome::Runtime;
+            return Outcome::Configuration;
         }
     };
     answer(socket, &flow).map_or_else(|outcome| outcome, |found| printed(output, &found, human_where))

@@ -350,8 +350,8 @@ fn wrap_key(
         Ok(bytes) => *key = *bytes,
         Err(_) => {
             let found = format!("a key of {} bytes", bytes.len());
-            let remedy =
-                "make one with: (printf 0x; head -c 32 /dev/urandom | xxd -p -c 64) > FILE; every member has the same";
+            let remedy = "make one with: (umask 077; printf 0x; head -c 32 /dev/urandom | od -An -v -tx1 | tr -d ' \\n') > FILE; \
+                 every member has the same";
             return Err(ConfigError::Secret(place.fault(
                 word.referenced,
                 found,
