@@ -3,7 +3,8 @@
 use crate::buffer::PortQueue;
 use crate::core::DataCore;
 use crate::mailbox::{Command, Event, Retired};
-use core::net::IpAddr;
+use crate::sas::InboundEntry;
+use core::net::{IpAddr, SocketAddr};
 use ipsec::Spi;
 use ipsec::sad::InsertError;
 use ipsec::time::Instant;
@@ -27,15 +28,7 @@ impl<Q: PortQueue> DataCore<Q> {
 
     fn execute(&mut self, command: Command, now: Instant) -> Option<Event> {
         match command {
-            Command::InstallInbound(entry) => {
-                let (dvipa, spi) = (entry.sa.shared().parameters().dvipa, entry.sa.shared().parameters().spi);
-                match self.sas.inbound.insert(dvipa, spi, entry) {
-                    Ok(_) => None,
-                    Err(InsertError::Full(entry) | InsertError::Occupied(entry)) => {
-                        Some(retired(Retired::Inbound(entry)))
-                    }
-                }
-            }
+            Command::InstallInbound(entry) => self.install_inbound(entry),
             Command::RemoveInbound { dvipa, spi } => self.remove_inbound(dvipa, spi),
             // No core of this number could ever seal for it.
             Command::InstallOutbound(entry) | Command::InstallReserve(entry) if entry.home >= self.handover.cores() => {
@@ -61,11 +54,7 @@ impl<Q: PortQueue> DataCore<Q> {
                 self.sas.outbound.move_peer(peer, remote);
                 None
             }
-            Command::MoveInbound { dvipa, spi, remote } => {
-                let entry = self.sas.inbound.get_mut(dvipa, spi);
-                entry.and_then(|entry| entry.mapping.as_mut()).into_iter().for_each(|mapping| mapping.set(remote));
-                None
-            }
+            Command::MoveInbound { dvipa, spi, remote } => self.move_inbound(dvipa, spi, remote),
             Command::Routes(routes) => Some(retired(Retired::Routes(self.forwarding.replace_routes(routes)))),
             Command::Policy(policy) => {
                 let former = std::mem::replace(&mut self.policy, policy);
@@ -102,11 +91,27 @@ impl<Q: PortQueue> DataCore<Q> {
                 self.grant_numbers((peer, spi), first, count, now);
                 None
             }
-            Command::ResetWindows => {
-                self.sas.inbound.iter_mut().for_each(|(_, _, entry)| entry.sa.reset_window());
-                None
-            }
+            Command::ResetWindows => self.reset_windows(),
         }
+    }
+
+    fn install_inbound(&mut self, entry: Box<InboundEntry>) -> Option<Event> {
+        let (dvipa, spi) = (entry.sa.shared().parameters().dvipa, entry.sa.shared().parameters().spi);
+        match self.sas.inbound.insert(dvipa, spi, entry) {
+            Ok(_) => None,
+            Err(InsertError::Full(entry) | InsertError::Occupied(entry)) => Some(retired(Retired::Inbound(entry))),
+        }
+    }
+
+    fn move_inbound(&mut self, dvipa: IpAddr, spi: Spi, remote: SocketAddr) -> Option<Event> {
+        let entry = self.sas.inbound.get_mut(dvipa, spi);
+        entry.and_then(|entry| entry.mapping.as_mut()).into_iter().for_each(|mapping| mapping.set(remote));
+        None
+    }
+
+    fn reset_windows(&mut self) -> Option<Event> {
+        self.sas.inbound.iter_mut().for_each(|(_, _, entry)| entry.sa.reset_window());
+        None
     }
 
     fn remove_inbound(&mut self, dvipa: IpAddr, spi: Spi) -> Option<Event> {

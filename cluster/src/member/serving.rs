@@ -4,7 +4,7 @@ use core::net::IpAddr;
 
 use super::Member;
 use super::dvipa::Dvipa;
-use super::seam::{EntryKey, SaUse, Told};
+use super::seam::{EntryKey, SaUse, ServicePort, Told};
 use super::shared::Shared;
 use crate::id::{ChildId, Incarnation, MemberId};
 use crate::lifesize::Amount;
@@ -51,17 +51,7 @@ impl Member {
             Told::PeerSeen { child, remote, sequence } => {
                 self.tell_owner(child, Body::PeerSeen { spi: child.spi, remote, sequence });
             }
-            Told::Services { dvipa, mut ready } => {
-                ready.sort_unstable();
-                ready.dedup();
-                ready.truncate(SERVICES_MAX);
-                if let Some(dvipa) = self.dvipas.get_mut(&dvipa)
-                    && dvipa.ready.as_ref() != Some(&ready)
-                {
-                    dvipa.ready = Some(ready);
-                    dvipa.is_report_due = true;
-                }
-            }
+            Told::Services { dvipa, ready } => self.services(dvipa, ready),
             Told::Active { dvipa, mut ports } => {
                 ports.truncate(SERVICES_MAX);
                 if let Some(dvipa) = self.dvipas.get_mut(&dvipa) {
@@ -84,6 +74,18 @@ impl Member {
                 }
             }
             Told::Use(list) => self.used(&list),
+        }
+    }
+
+    fn services(&mut self, dvipa: IpAddr, mut ready: Vec<ServicePort>) {
+        ready.sort_unstable();
+        ready.dedup();
+        ready.truncate(SERVICES_MAX);
+        if let Some(dvipa) = self.dvipas.get_mut(&dvipa)
+            && dvipa.ready.as_ref() != Some(&ready)
+        {
+            dvipa.ready = Some(ready);
+            dvipa.is_report_due = true;
         }
     }
 

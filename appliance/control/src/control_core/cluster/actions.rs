@@ -82,7 +82,11 @@ impl<B: PacketBuffer> ControlCore<B> {
                 }
             }
             Action::Mute { dvipa, is_mute } => {
-                warn!(%dvipa, is_mute, "the owner is silent: nothing is sent on its SAs, or it is heard again");
+                if is_mute {
+                    warn!(%dvipa, "the owner is silent: nothing is sent on its SAs");
+                } else {
+                    info!(%dvipa, "the owner is heard again: its SAs are sent on");
+                }
                 self.registry.mute(dvipa, is_mute, window_of(cluster, dvipa), &mut self.cores);
             }
             Action::Disconnect { member, why } => cluster.exchange.disconnect(now, member, why),
